@@ -1,0 +1,1 @@
+"""gapcam_bench: what a map costs."""

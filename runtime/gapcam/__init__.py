@@ -1,0 +1,1 @@
+"""gapcam: explained image classification on edge devices."""

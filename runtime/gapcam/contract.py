@@ -1,0 +1,203 @@
+"""The model contract, version 1: what export writes and the runtime reads. Every name lives here, once.
+
+A model file that keeps the contract is one self-contained ONNX file with these tensors; docs/model-contract.md
+explains each:
+
+| name                       | kind            | shape                                              |
+| -------------------------- | --------------- | -------------------------------------------------- |
+| `image`                    | input           | [N,3,H,W] float32, or [N,H,W,3] uint8 if embedded   |
+| `logits`                   | output          | [N,K]                                              |
+| `features`                 | output          | [N,C,h,w]                                          |
+| `cam_weights`, `cam_bias`  | constant output | [K,C], [K]; absent where head kind is "class-maps" |
+| `maps`                     | optional output | [N,K,h,w]                                          |
+| `topk_classes`, `topk_maps` | optional output | [N,k], [N,k,h,w]                                   |
+
+The metadata entry `gapcam` holds a `Contract` as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Annotated, Literal
+
+import msgspec
+
+from gapcam.errors import ContractError
+
+CONTRACT_VERSION = 1
+METADATA_KEY = "gapcam"
+
+IMAGE = "image"
+LOGITS = "logits"
+FEATURES = "features"
+CAM_WEIGHTS = "cam_weights"
+CAM_BIAS = "cam_bias"
+MAPS = "maps"
+TOPK_CLASSES = "topk_classes"
+TOPK_MAPS = "topk_maps"
+
+Side = Annotated[int, msgspec.Meta(ge=1)]
+Resize = Literal["squash", "crop", "letterbox"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class HeadKind(str, Enum):
+    """How logits follow from feature maps, and with it how a map is computed."""
+
+    AFFINE = "affine"
+    """GAP, then an affine map: M_c = sum_k W[c,k] f_k. Exact."""
+    CLASS_MAPS = "class-maps"
+    """GAP alone: the feature maps are the class maps, W is the identity and is not stored. Exact."""
+    LAYERNORM = "layernorm"
+    """GAP, LayerNorm, affine. Exact per image."""
+    NONLINEAR = "nonlinear"
+    """GAP, then something that is not affine. Not exact."""
+    NONE = "none"
+    """No GAP: nothing to weight."""
+
+
+class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a frame becomes the tensor `image`.
+
+    Attributes:
+        size: (H, W) in pixels of the tensor `image`.
+        resize: "squash" stretches the whole frame; "crop" takes the centre with the tensor's aspect ratio;
+            "letterbox" fits the whole frame and pads.
+        crop_pct: with "crop", the cropped part of the largest possible centre crop, in (0, 1]: 224/256 for a network
+            that is tested on the 224-pixel centre of a frame whose short side is 256.
+        interpolation: of the resize; always antialiased where it shrinks, except "nearest".
+        pad: value of the letterbox's bars, 0..255.
+        color: channel order of `image`.
+        mean: per channel of `image`, on the scale 0..1.
+        std: per channel of `image`, on the scale 0..1: image = (pixel / 255 - mean) / std.
+        embedded: True where the graph does the subtraction and division itself, so that `image` is [N,H,W,3] uint8.
+    """
+
+    size: tuple[Side, Side]
+    resize: Resize = "squash"
+    crop_pct: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    interpolation: Interpolation = "bilinear"
+    pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
+    color: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    embedded: bool = False
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found at the end of the network.
+
+    Attributes:
+        kind: which formula gives the maps.
+        layout: how the pooled tensor was laid out in the source graph; `features` is always [N,C,h,w].
+        tapped: name of the tensor in the source graph that became `features`.
+    """
+
+    kind: HeadKind
+    layout: Literal["nchw", "nhwc", "tokens", "channels-tokens"]
+    tapped: str
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the model came from.
+
+    Attributes:
+        spec: the SOURCE that was exported, such as "torchvision:resnet18"; a file by its name, without its folder.
+        sha256: of the source's ONNX file, or of its weights as the exporter saw them.
+        checkpoint: name of the file that its weights came from, "pretrained", or "" for the weights it had.
+    """
+
+    spec: str
+    sha256: str
+    checkpoint: str = ""
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What the export measured, over all images together.
+
+    Attributes:
+        images: how many real images were used.
+        identity_error: max over images and classes of |logit_c - mean(M_c) - b_c| / max_c |logit_c|.
+        identity_tolerance: what that may be at most.
+        source_max_abs: max |difference| between the source's logits and the exported ones.
+        source_error: the same over max |logit|.
+        source_tolerance: what that may be at most.
+        source_cosine: least cosine similarity of the two logit vectors over the images.
+        source_top1: fraction of images on which both name the same class.
+        reference: what ran the source: "torch" or "onnxruntime".
+    """
+
+    images: int
+    identity_error: float
+    identity_tolerance: float
+    source_max_abs: float
+    source_error: float
+    source_tolerance: float
+    source_cosine: float
+    source_top1: float
+    reference: str
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True):
+    """The metadata entry `gapcam`.
+
+    Attributes:
+        contract: version of the contract.
+        producer: what wrote the file, such as "gapcam 0.1.0".
+        head: how maps follow from features.
+        preprocessing: how a frame becomes `image`.
+        labels: K names in the order of `logits`, or an empty tuple if there are none.
+        source: where the model came from.
+        precision: of the weights and activations.
+        verification: what the export measured.
+    """
+
+    contract: int
+    producer: str
+    head: Head
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    source: Source
+    precision: Precision
+    verification: Verification
+
+
+class _Version(msgspec.Struct):
+    contract: int
+
+
+def contract_to_json(contract: Contract) -> str:
+    """The text that is kept under the metadata key `gapcam`."""
+    return msgspec.json.encode(contract).decode()
+
+
+def contract_from_metadata(metadata: Mapping[str, str], model_name: str) -> Contract:
+    """The contract among a model's metadata entries.
+
+    Args:
+        metadata: a model's metadata_props.
+        model_name: how messages call the model.
+
+    Raises:
+        ContractError: there is none, it is damaged, or it is newer than this gapcam.
+    """
+    text = metadata.get(METADATA_KEY)
+    if text is None:
+        raise ContractError(
+            f"{model_name} is an ONNX model without gapcam's contract (no metadata entry {METADATA_KEY!r}). "
+            f"Make one that has it with: gapcam export {model_name} -o exported.onnx"
+        )
+    try:
+        version = msgspec.json.decode(text, type=_Version).contract
+        if version > CONTRACT_VERSION:
+            raise ContractError(
+                f"{model_name} keeps version {version} of the contract; this gapcam knows version {CONTRACT_VERSION} "
+                "and older. Update it (pip install --upgrade gapcam), or export the model again with this version."
+            )
+        return msgspec.json.decode(text, type=Contract)
+    except msgspec.DecodeError as error:  # a ValidationError is one
+        raise ContractError(
+            f"{model_name} has a damaged contract: {error}. Export the model again from its source."
+        ) from error
