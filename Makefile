@@ -86,10 +86,15 @@ $(VENV)/.home: FORCE
 	fi; \
 	echo "$$here" > $@
 
-# $(call install,extra): quiet where an earlier install only needs bringing up to date, with pip's progress else.
+# $(call install,extra): with pip's progress the first time, quiet where an earlier install only needs bringing up to
+# date. Indexes of the user's that do not know a package are not worth a line each: the inner braces send pip's standard
+# error through grep, and pip's exit status past it.
 define install
 	@$(SAY) 'install gapcam[$1] with the versions of constraints.txt$(if $(wildcard $@),, (some minutes and gigabytes the first time))'
-	@$(PY) -m pip install --disable-pip-version-check $(if $(wildcard $@),--quiet) --constraint constraints.txt --editable '.[$1]'
+	@exec 3>&1; status=$$({ { \
+		$(PY) -m pip install --disable-pip-version-check $(if $(wildcard $@),--quiet) \
+			--constraint constraints.txt --editable '.[$1]' 2>&1 >&3 3>&- 4>&-; echo $$? >&4; \
+	} | grep -v '^WARNING: Location .* is ignored' >&2; } 4>&1); exit "$$status"
 	@touch $@
 endef
 
