@@ -76,7 +76,9 @@ class MissingExtraError(GapcamError, ImportError):
     exit_code = ExitCode.MISSING
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed, and this needs it. Install it with: pip install 'gapcam[{extra}]'")
+        super().__init__(
+            f"{package} is not installed, and this needs it. Install it with: pip install 'gapcam[{extra}]'"
+        )
 
 
 class BackendError(GapcamError):

@@ -1,0 +1,132 @@
+"""ONNX Runtime's CPU provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gapcam.backends.onnx_file import check_is_file, explain_unreadable
+from gapcam.backends.protocol import Array, TensorInfo
+from gapcam.errors import BackendError, MissingExtraError, ModelError
+
+try:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+except ModuleNotFoundError as missing:
+    raise MissingExtraError("onnxruntime", "cpu") from missing
+
+if TYPE_CHECKING:
+    from onnxruntime import NodeArg
+
+_PROVIDER = "CPUExecutionProvider"
+_DTYPES = {"float": "float32", "double": "float64"}
+"""ONNX Runtime's names of types where NumPy's differ."""
+
+# ONNX Runtime's exceptions have no base of their own; RuntimeError and ValueError come from its binding.
+_BAD_FILE = (ort_errors.InvalidProtobuf, ort_errors.NoModel, ort_errors.NoSuchFile, ort_errors.InvalidGraph)
+_FAILURES = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    ort_errors.EngineError,
+    ort_errors.EPFail,
+    ort_errors.NotFound,
+    RuntimeError,
+    ValueError,
+)
+
+
+class OnnxRuntimeBackend:
+    """A model in ONNX Runtime.
+
+    Args:
+        path: of the .onnx file.
+        threads: that one inference may use; None leaves it to ONNX Runtime, which takes every physical core.
+        provider_options: handed to the CPU provider.
+        session_options: a name with a dot is a configuration entry ("session.intra_op.allow_spinning": "0"); another
+            is an attribute of onnxruntime.SessionOptions ("graph_optimization_level": "ORT_DISABLE_ALL",
+            "enable_profiling": True).
+
+    Raises:
+        ModelError: the file is missing, no ONNX model, damaged, or uses what this ONNX Runtime does not know.
+        BackendError: an option is not understood.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        provider_options: Mapping[str, str] | None = None,
+        session_options: Mapping[str, object] | None = None,
+    ) -> None:
+        check_is_file(path)
+        options = _options(threads, session_options or {})
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=[(_PROVIDER, dict(provider_options or {}))]
+            )
+        except (*_BAD_FILE, *_FAILURES) as error:
+            why = explain_unreadable(path)
+            if why is None:
+                why = (
+                    f"cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {_one_line(error)}; export it again, "
+                    "update onnxruntime, or, if weights lie in a file beside it, put that there too"
+                )
+            raise ModelError(f"{path} {why}") from error
+        self._session = session
+        self.inputs = {info.name: info for info in map(_info, session.get_inputs())}
+        self.outputs = {info.name: info for info in map(_info, session.get_outputs())}
+        self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+        self.engine = f"onnxruntime {onnxruntime.__version__}, {_PROVIDER}"
+
+    def run(self, outputs: Sequence[str], image: Array) -> list[Array]:
+        """The outputs of these names. Safe to call from several threads."""
+        (name,) = self.inputs
+        try:
+            return list(self._session.run(list(outputs), {name: image}))
+        except _FAILURES as error:
+            raise BackendError(f"ONNX Runtime failed on an input of shape {image.shape}: {_one_line(error)}") from error
+
+    def close(self) -> None:
+        """Drop the session and with it the model's memory."""
+        del self._session
+
+
+def _options(threads: int | None, settings: Mapping[str, object]) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong becomes an exception; the same on stderr would say it twice
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    known = [name for name in dir(options) if not name.startswith("_") and not callable(getattr(options, name))]
+    for name, value in settings.items():
+        if "." in name:
+            options.add_session_config_entry(name, str(value))
+            continue
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}, and entries with a dot"
+            raise BackendError(f"ONNX Runtime has no session option {name!r}{hint}")
+        current = getattr(options, name)
+        kind = type(current)
+        try:
+            # Enumerations by their member's name, so that a caller need not import ONNX Runtime for one.
+            named = isinstance(value, str) and not isinstance(current, str) and hasattr(kind, value)
+            setattr(options, name, getattr(kind, str(value)) if named else value)
+        except TypeError as error:
+            members = ", ".join(sorted(getattr(kind, "__members__", ()))) or kind.__name__
+            raise BackendError(f"session option {name} cannot be {value!r}; expected {members}") from error
+    return options
+
+
+def _info(node: NodeArg) -> TensorInfo:
+    name = node.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(side if isinstance(side, int) else None for side in node.shape)
+    return TensorInfo(node.name, shape, _DTYPES.get(name, name))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")

@@ -1,0 +1,34 @@
+"""Where commands write: results to stdout, everything else to stderr, so that output can be piped."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+stdout = Console(highlight=False)
+"""For tables that people read. It follows sys.stdout."""
+
+stderr = Console(stderr=True, highlight=False)
+"""For progress and reports. It follows sys.stderr."""
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr that goes when it is done; silent where stderr is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+        # rich sends what is printed meanwhile to its own console. Right on a terminal; wrong for a pipe on stdout.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+
+
+def report(message: str) -> None:
+    """A line on stderr, as it is: no markup, no wrapping, above a progress bar if one is shown."""
+    stderr.print(message, markup=False, soft_wrap=True)

@@ -1,0 +1,126 @@
+"""`gapcam inspect`: what a model says of itself, and whether it holds here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gapcam.errors import ExitCode
+
+if TYPE_CHECKING:
+    from gapcam.session import Session
+
+
+@click.command(short_help="Show what a model says of itself, and check it here.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def inspect(model: Path, as_json: bool) -> int:
+    """Show MODEL's contract, head, tensors, preprocessing and what was verified, and check it on this device.
+
+    The exit code is 4 where the identity logit = mean(map) + bias does not hold here.
+
+    \b
+    Examples:
+      gapcam inspect model.onnx
+      gapcam inspect model.onnx --json | jq .contract.preprocessing
+    """  # noqa: D301 - the backspace is click's mark for a paragraph that it must not wrap
+    from gapcam import load  # here, so that --help needs no inference engine
+    from gapcam.cli.output import display_name, json_line
+
+    with load(model, verify=False) as session:
+        facts = {"file": display_name(model), "size_bytes": model.stat().st_size, **_facts(session)}
+    if as_json:
+        click.echo(json_line(facts))
+    else:
+        _print_table(facts)
+    return ExitCode.DONE if facts["identity"]["holds"] else ExitCode.VERIFICATION
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    import msgspec
+    import numpy as np
+
+    error = session.identity_error
+    return {
+        "contract": msgspec.to_builtins(session.contract),
+        "classes": len(session.labels),
+        "map_size": list(session.map_size),
+        "inputs": [msgspec.to_builtins(info) for info in session.inputs.values()],
+        "outputs": [msgspec.to_builtins(info) for info in session.outputs.values()],
+        "engine": session.engine,
+        "identity": {
+            "error": error if np.isfinite(error) else None,
+            "tolerance": session.identity_tolerance,
+            "holds": bool(error <= session.identity_tolerance),
+        },
+    }
+
+
+def _print_table(facts: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from gapcam.cli.console import stdout
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _rows(facts):
+        table.add_row(name, escape(text))
+    stdout.print(table)
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    contract, identity = facts["contract"], facts["identity"]
+    head, source, verified = contract["head"], contract["source"], contract["verification"]
+    labels = contract["labels"]
+    shown = f"{', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}" if labels else "none; classes have numbers"
+    error = "not finite" if identity["error"] is None else f"{identity['error']:.1e}"
+    return [
+        ("file", f"{facts['file']}, {facts['size_bytes'] / 1e6:.2f} MB"),
+        ("contract", f"version {contract['contract']}, written by {contract['producer']}"),
+        ("source", f"{source['spec']}, weights {source['checkpoint'] or 'as the source had them'}"),
+        ("source sha256", source["sha256"]),
+        ("precision", contract["precision"]),
+        ("head", f"{head['kind']}, tapped at {head['tapped']} ({head['layout']})"),
+        ("inputs", "\n".join(map(_tensor, facts["inputs"]))),
+        ("outputs", "\n".join(map(_tensor, facts["outputs"]))),
+        ("map", "{} x {} (height x width)".format(*facts["map_size"])),
+        ("classes", f"{facts['classes']}; labels: {shown}"),
+        ("preprocessing", _preprocessing(contract["preprocessing"])),
+        (
+            "verified at export",
+            f"{verified['images']} images: identity to {verified['identity_error']:.1e} "
+            f"(allowed {verified['identity_tolerance']:.0e}); against {verified['reference']}: "
+            f"max abs {verified['source_max_abs']:.1e}, relative {verified['source_error']:.1e} "
+            f"(allowed {verified['source_tolerance']:.0e}), cosine {verified['source_cosine']:.7f}, "
+            f"same first class on {verified['source_top1']:.0%}",
+        ),
+        (
+            "verified here",
+            f"{'identity holds' if identity['holds'] else 'IDENTITY DOES NOT HOLD'}: {error} "
+            f"(allowed {identity['tolerance']:.0e}), on {facts['engine']}",
+        ),
+    ]
+
+
+def _tensor(info: dict[str, Any]) -> str:
+    sides = ", ".join("N" if side is None else str(side) for side in info["shape"])
+    return f"{info['name']} [{sides}] {info['dtype']}"
+
+
+def _preprocessing(how: dict[str, Any]) -> str:
+    height, width = how["size"]
+    resize = how["resize"]
+    if resize == "crop":
+        resize += f" to {how['crop_pct']:.3g} of the centre"
+    elif resize == "letterbox":
+        resize += f" with {how['pad']}"
+    where = "in the graph" if how["embedded"] else "before it"
+    mean, std = (", ".join(f"{value:.4g}" for value in how[name]) for name in ("mean", "std"))
+    return (
+        f"{height} x {width} (height x width), {resize}, {how['interpolation']}, {how['color']}; "
+        f"{where}: (pixel / 255 - mean) / std with mean {mean} and std {std}"
+    )

@@ -1,0 +1,63 @@
+"""What a frame is: H x W x 3, uint8, BGR, as OpenCV gives it."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapcam.errors import FrameError
+
+Frame: TypeAlias = NDArray[np.uint8]
+
+_EXPECTED = "expected a NumPy array of H x W x 3 uint8 in BGR order"
+
+
+def check_frame(frame: object, where: str = "") -> Frame:
+    """The frame itself, if it is one. It need not be contiguous.
+
+    Args:
+        frame: what was handed to the API.
+        where: what the message begins with, such as "frame 3 of the batch: ".
+
+    Raises:
+        FrameError: it has another type, dtype or layout; the message says what it seems to be and what mends it.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(f"{where}got {type(frame).__name__}; {_EXPECTED}. {_cure_for_type(frame)}")
+    got = f"{where}got an array of shape {frame.shape} and dtype {frame.dtype}; {_EXPECTED}"
+    if 0 in frame.shape:
+        raise FrameError(f"{got}. This one has no pixels: was the camera read without checking its success?")
+    if frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 1):
+        raise FrameError(f"{got}. This looks grey: cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)")
+    if frame.ndim == 4:
+        raise FrameError(f"{got}. This looks like a batch: session.batch(frames)")
+    if frame.ndim != 3:
+        raise FrameError(f"{got}.")
+    if frame.shape[2] == 4:
+        raise FrameError(f"{got}. This looks like BGRA: cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)")
+    if frame.shape[2] != 3:
+        hint = " This looks like channels first: np.moveaxis(frame, 0, -1)" if frame.shape[0] == 3 else ""
+        raise FrameError(f"{got}.{hint}")
+    if frame.dtype != np.uint8:
+        raise FrameError(f"{got}. {_cure_for_dtype(frame.dtype)}")
+    return frame
+
+
+def _cure_for_type(frame: object) -> str:
+    if frame is None:
+        return "cv2.imread and VideoCapture.read give None when they fail; gapcam.read_image says why"
+    if isinstance(frame, (list, tuple)):
+        return "For several frames: session.batch(frames)"
+    if isinstance(frame, (str, bytes)) or hasattr(frame, "__fspath__"):
+        return "To read a file: gapcam.read_image(path)"
+    return "Convert it with np.asarray, and RGB to BGR with frame[..., ::-1]"
+
+
+def _cure_for_dtype(dtype: np.dtype[np.generic]) -> str:
+    if dtype.kind == "f":
+        return "For floats in 0..1: (frame * 255).round().astype(np.uint8)"
+    if dtype == np.uint16:
+        return "For 16 bits: (frame >> 8).astype(np.uint8)"
+    return "Bring the values to 0..255, then frame.astype(np.uint8)"

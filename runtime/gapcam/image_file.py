@@ -1,0 +1,85 @@
+"""Reading an image file as a frame, or saying why it cannot be read."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gapcam.errors import DataError
+from gapcam.frame import Frame
+
+SUFFIXES = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""What counts as an image when a folder is read."""
+
+
+def read_image(path: str | os.PathLike[str]) -> Frame:
+    """Read an image file.
+
+    Grey becomes three equal channels, an alpha channel is dropped, 16 bits become the upper 8, the first picture of
+    an animation is taken, and the camera's orientation (EXIF) is applied.
+
+    Returns:
+        H x W x 3 uint8 BGR.
+
+    Raises:
+        DataError: the file is missing, unreadable, no image, cut off, damaged, or has more pixels than OpenCV allows
+            (2^30, or 2^20 along a side; its environment variables OPENCV_IO_MAX_IMAGE_* change that).
+
+    Example:
+        >>> frame = read_image("cat.jpg")  # doctest: +SKIP
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if not data:
+        raise DataError(f"{path} is empty; expected an image file")
+    if data.startswith(b"\xff\xd8") and not jpeg_is_whole(data):
+        raise DataError(f"{path} is a JPEG file that is cut off ({len(data)} bytes); copy it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error) or "validateInputImageSize" in str(error):
+            raise DataError(
+                f"{path} has more pixels than OpenCV reads (2^30, and 2^20 along a side); scale it down, or raise the "
+                "environment variables OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH, _HEIGHT"
+            ) from error
+        raise DataError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from error
+    except MemoryError as error:
+        raise DataError(f"{path} has more pixels than memory holds; scale it down") from error
+    if image is None:
+        raise DataError(f"{path} is not an image that OpenCV {cv2.__version__} can read, or it is cut off or damaged")
+    return np.asarray(image, np.uint8)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}; check the name") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder; expected an image file") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""In a scan's data 0xFF is followed by 0 (a stuffed byte) or D0..D7 (a restart); anything else is a marker."""
+
+
+def jpeg_is_whole(data: bytes) -> bool:
+    """Whether a JPEG stream reaches its end-of-image marker. OpenCV may fill what is missing with grey, unasked.
+
+    The markers are followed from the front, since a thumbnail in the EXIF data has an end of its own, and a phone may
+    append a film.
+    """
+    at = 2
+    while (found := _MARKER.search(data, at)) is not None:
+        kind, at = data[found.end() - 1], found.end()
+        if kind == 0xD9:
+            return True
+        if kind != 0x01:  # every other marker but TEM brings its segment's length
+            at += int.from_bytes(data[at : at + 2], "big")
+    return False

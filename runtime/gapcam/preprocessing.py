@@ -1,0 +1,90 @@
+"""From a frame to the network's input tensor, as the model's contract says."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gapcam.contract import Interpolation, Preprocessing
+from gapcam.frame import Frame, check_frame
+from gapcam.geometry import Placement, place
+
+_FLAGS: dict[Interpolation, int] = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+def preprocess(frame: Frame, preprocessing: Preprocessing) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """The network's input for one frame, without the batch axis.
+
+    Args:
+        frame: H x W x 3 uint8 BGR.
+        preprocessing: of the model's contract.
+
+    Returns:
+        [3,H,W] float32, (pixel / 255 - mean) / std; or [H,W,3] uint8 if `preprocessing.embedded`.
+
+    Raises:
+        FrameError: `frame` has another dtype or layout.
+    """
+    check_frame(frame)
+    tensor = empty_input(1, preprocessing)
+    fill_input(frame, preprocessing, place((frame.shape[0], frame.shape[1]), preprocessing), tensor[0])
+    return tensor.reshape(tensor.shape[1:])
+
+
+def empty_input(batch: int, preprocessing: Preprocessing) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """An uninitialised input tensor: [N,3,H,W] float32, or [N,H,W,3] uint8 if `preprocessing.embedded`."""
+    height, width = preprocessing.size
+    if preprocessing.embedded:
+        return np.empty((batch, height, width, 3), np.uint8)
+    return np.empty((batch, 3, height, width), np.float32)
+
+
+def fill_input(
+    frame: Frame,
+    preprocessing: Preprocessing,
+    placement: Placement,
+    out: NDArray[np.float32] | NDArray[np.uint8],
+) -> None:
+    """Write one frame's input into `out`, a slot of the tensor that `empty_input` made. The frame is not checked."""
+    pixels = _placed(frame, preprocessing, placement)
+    order = (2, 1, 0) if preprocessing.color == "rgb" else (0, 1, 2)
+    if preprocessing.embedded:
+        for channel, source in enumerate(order):
+            out[:, :, channel] = pixels[:, :, source]
+        return
+    for plane, source, mean, std in zip(out, order, preprocessing.mean, preprocessing.std, strict=True):
+        # One multiply-add a pixel: (p / 255 - mean) / std = p * (1 / (255 std)) - mean / std.
+        np.multiply(pixels[:, :, source], np.float32(1 / (255 * std)), out=plane, dtype=np.float32)
+        plane -= np.float32(mean / std)
+
+
+def _placed(frame: Frame, preprocessing: Preprocessing, placement: Placement) -> Frame:
+    """The seen part of the frame at its place in the input, still uint8 BGR; padding elsewhere."""
+    height, width = preprocessing.size
+    target = placement.input_rect
+    seen = frame[placement.frame_rect.rows, placement.frame_rect.columns]
+    resized = _resize(seen, target.width, target.height, preprocessing.interpolation)
+    if (target.height, target.width) == (height, width):
+        return resized
+    padded = np.full((height, width, 3), preprocessing.pad, np.uint8)
+    padded[target.rows, target.columns] = resized
+    return padded
+
+
+def _resize(image: Frame, width: int, height: int, interpolation: Interpolation) -> Frame:
+    """Antialiased along each side that shrinks, except with "nearest"; the named interpolation along the others."""
+    flag = _FLAGS[interpolation]
+    if interpolation != "nearest":
+        # INTER_AREA averages only if no side grows, so the sides that shrink go first.
+        smaller = (min(width, image.shape[1]), min(height, image.shape[0]))
+        if smaller != (image.shape[1], image.shape[0]):
+            image = np.asarray(cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), np.uint8)
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=flag), np.uint8)

@@ -1,0 +1,332 @@
+"""What a model said of one frame. Nothing is computed before it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gapcam.box import Box
+from gapcam.boxes import THRESHOLD, boxes_from_map
+from gapcam.cam import FloatArray, Normalization, class_maps, normalize
+from gapcam.classes import ClassNames, ClassRef
+from gapcam.errors import UsageError
+from gapcam.frame import Frame
+from gapcam.geometry import Placement
+from gapcam.overlay import blend, draw_boxes, draw_caption
+from gapcam.upsample import on_frame, seen_part
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class that the model gave a score.
+
+    Attributes:
+        index: of the class in the logits.
+        label: its name, or "class 17" where the model has no labels.
+        score: softmax of its logit, in [0, 1].
+    """
+
+    index: int
+    label: str
+    score: float
+
+
+class Result:
+    """One frame's logits and feature maps, and what follows from them. A session makes it.
+
+    Wherever a class is asked for, give its index in the logits or its label; left out, it is the class with the
+    highest score. An unknown one raises ClassNotFoundError.
+
+    Args:
+        frame: H x W x 3 uint8 BGR; kept as a reference.
+        logits: [K] float32.
+        features: [C,h,w].
+        weights: [K,C], or None where the features are the class maps.
+        classes: the K classes' names.
+        input_size: (H, W) of the network's input.
+        placement: of the frame in that input.
+        timings_ms: of the steps so far.
+
+    Attributes:
+        frame: the frame.
+        logits: [K] float32, before softmax.
+        features: [C,h,w], the tensor f that the network pools.
+        placement: where the frame lies in the network's input.
+        timings_ms: milliseconds of each step that was computed, the latest time each: "preprocess", "inference" (of a
+            batch: its share), "map", "heatmap", "boxes", "overlay".
+    """
+
+    def __init__(
+        self,
+        *,
+        frame: Frame,
+        logits: FloatArray,
+        features: NDArray[np.floating[Any]],
+        weights: FloatArray | None,
+        classes: ClassNames,
+        input_size: tuple[int, int],
+        placement: Placement,
+        timings_ms: dict[str, float],
+    ) -> None:
+        self.frame = frame
+        self.logits = logits
+        self.features = features
+        self.placement = placement
+        self.timings_ms = timings_ms
+        self._weights = weights
+        self._classes = classes
+        self._input_size = input_size
+        self._maps: dict[tuple[int, bool], FloatArray] = {}
+
+    def __repr__(self) -> str:
+        best = self.top[0]
+        height, width = self.frame.shape[:2]
+        return f"<Result {best.label!r} {best.score:.3f} on {width} x {height}>"
+
+    @cached_property
+    def scores(self) -> FloatArray:
+        """[K] float32: softmax of the logits."""
+        powers = np.exp(self.logits - self.logits.max())
+        return np.asarray(powers / powers.sum(), np.float32)
+
+    @cached_property
+    def top(self) -> tuple[Prediction, ...]:
+        """The five classes with the highest scores (or all, if there are fewer), best first."""
+        return self.best(5)
+
+    def best(self, count: int) -> tuple[Prediction, ...]:
+        """The `count` classes with the highest scores, best first; among equals the lower index first.
+
+        Raises:
+            UsageError: `count` is less than 1.
+        """
+        if count < 1:
+            raise UsageError(f"asked for the best {count} classes; give a number from 1")
+        order = np.argsort(-self.logits, kind="stable")[:count]
+        return tuple(self.prediction(int(index)) for index in order)
+
+    def prediction(self, target: ClassRef) -> Prediction:
+        """The score of one class."""
+        index = self._classes.resolve(target)
+        return Prediction(index, self._classes.labels[index], float(self.scores[index]))
+
+    def map(self, target: ClassRef | None = None, *, clamp_negative: bool = False) -> FloatArray:
+        """A class's activation map as the paper defines it, M_c = sum_k W[c,k] f_k.
+
+        Args:
+            target: the class.
+            clamp_negative: without the negative weights, see `gapcam.cam.class_maps`.
+
+        Returns:
+            [h,w] float32 at the features' resolution, in the logits' unit: its mean plus the class's bias is the
+            logit. Not to be written to.
+        """
+        index = self._index(target)
+        key = (index, clamp_negative)
+        if key not in self._maps:
+            with self._timed("map"):
+                self._maps[key] = self._computed_maps([index], clamp_negative)[0]
+                self._maps[key].flags.writeable = False
+        return self._maps[key]
+
+    def maps(self, targets: Sequence[ClassRef], *, clamp_negative: bool = False) -> FloatArray:
+        """The maps of several classes at once, [n,h,w] float32, in the order asked for. See `map`."""
+        indices = [self._classes.resolve(target) for target in targets]
+        with self._timed("map"):
+            return self._computed_maps(indices, clamp_negative)
+
+    def heatmap(
+        self,
+        target: ClassRef | None = None,
+        *,
+        normalization: Normalization = "minmax",
+        limits: tuple[float, float] | None = None,
+        clamp_negative: bool = False,
+    ) -> FloatArray:
+        """A class's map over the frame, for drawing or for measuring.
+
+        The map is upsampled (bilinear, half-pixel centres) to the network's input, freed of the letterbox's bars,
+        normalised, and resized to the frame.
+
+        Args:
+            target: the class.
+            normalization: "minmax", "max" or "fixed", see `gapcam.cam.normalize`.
+            limits: (low, high) in the logits' unit, with "fixed".
+            clamp_negative: without the negative weights.
+
+        Returns:
+            [H,W] float32 in [0, 1], of the frame's size; 0 where a crop left the network blind.
+
+        Raises:
+            UsageError: a wrong normalization or limits.
+        """
+        part = self._normalized_part(target, normalization, limits, clamp_negative)
+        with self._timed("heatmap"):
+            return on_frame(part, self._frame_size, self.placement)
+
+    def boxes(
+        self,
+        target: ClassRef | None = None,
+        *,
+        threshold: float = THRESHOLD,
+        percentile: float | None = None,
+        all_components: bool = False,
+        clamp_negative: bool = False,
+    ) -> tuple[Box, ...]:
+        """Boxes around what made the network choose a class, by the rule of Zhou et al. 2016.
+
+        The map is upsampled to the network's input, as in Choe et al. 2020, "Evaluating Weakly Supervised Object
+        Localization Methods Right", and thresholded there; the boxes are then mapped to the frame.
+
+        Args:
+            target: the class.
+            threshold: keep values above this part of the map's maximum, in [0, 1).
+            percentile: relative to this percentile instead of the maximum, see `gapcam.boxes.boxes_from_map`.
+            all_components: every connected component's box, the largest component's first, instead of that one only.
+            clamp_negative: without the negative weights.
+
+        Returns:
+            Boxes in frame pixels, half-open, inside the frame. Empty where the map is flat or nowhere positive.
+
+        Raises:
+            UsageError: `threshold` or `percentile` is out of its range.
+        """
+        raw = self.map(target, clamp_negative=clamp_negative)
+        with self._timed("boxes"):
+            left, top = self.placement.input_rect[:2]
+            found = boxes_from_map(
+                seen_part(raw, self._input_size, self.placement),
+                threshold=threshold,
+                percentile=percentile,
+                all_components=all_components,
+            )
+            on_input = (Box(box.x0 + left, box.y0 + top, box.x1 + left, box.y1 + top) for box in found)
+            return tuple(self.placement.box_to_frame(box) for box in on_input)
+
+    def overlay(
+        self,
+        target: ClassRef | None = None,
+        *,
+        colormap: str = "jet",
+        alpha: float = 0.5,
+        normalization: Normalization = "minmax",
+        limits: tuple[float, float] | None = None,
+        clamp_negative: bool = False,
+        boxes: Sequence[Box] = (),
+        caption: str = "",
+        out: Frame | None = None,
+    ) -> Frame:
+        """The frame with a class's map in colour over it.
+
+        Args:
+            target: the class.
+            colormap: one of OpenCV's, such as "jet", "turbo", "viridis" (`gapcam.overlay.COLORMAPS`).
+            alpha: of the map, from 0 (only the frame) to 1 (only the map).
+            normalization: as in `heatmap`.
+            limits: as in `heatmap`.
+            clamp_negative: without the negative weights.
+            boxes: to draw, in frame pixels: `result.boxes()`.
+            caption: a line of text to write at the top left.
+            out: an array like the frame to write into; a video loop that reuses one saves the allocation.
+
+        Returns:
+            H x W x 3 uint8 BGR: `out`, or a new array. The frame is left as it is. Pixels outside a crop are the
+            frame's.
+
+        Raises:
+            UsageError: a wrong colour map, alpha, normalization or limits.
+            FrameError: `out` is not an array like the frame.
+        """
+        part = self._normalized_part(target, normalization, limits, clamp_negative)
+        with self._timed("overlay"):
+            image = blend(self.frame, part, self.placement, colormap=colormap, alpha=alpha, out=out)
+            if boxes:
+                draw_boxes(image, boxes)
+            if caption:
+                draw_caption(image, caption)
+            return image
+
+    def to_dict(
+        self,
+        targets: Sequence[ClassRef] = (),
+        *,
+        count: int = 5,
+        threshold: float = THRESHOLD,
+        percentile: float | None = None,
+        all_components: bool = False,
+        clamp_negative: bool = False,
+    ) -> dict[str, Any]:
+        """What was found, ready for JSON. docs/cli.md lists the fields.
+
+        Args:
+            targets: the classes that get boxes; by default the one with the highest score.
+            count: how many of the best classes to list.
+            threshold: as in `boxes`.
+            percentile: as in `boxes`.
+            all_components: as in `boxes`.
+            clamp_negative: as in `boxes`.
+        """
+        height, width = self._frame_size
+        explained = []
+        for target in targets or [self.best(1)[0].index]:
+            found = self.boxes(
+                target,
+                threshold=threshold,
+                percentile=percentile,
+                all_components=all_components,
+                clamp_negative=clamp_negative,
+            )
+            prediction = self.prediction(target)
+            explained.append(
+                {
+                    **_fields(prediction),
+                    "logit": float(self.logits[prediction.index]),
+                    "boxes": [[round(side, 2) for side in box] for box in found],
+                }
+            )
+        return {
+            "width": width,
+            "height": height,
+            "top": [_fields(prediction) for prediction in self.best(count)],
+            "classes": explained,
+            "timings_ms": {step: round(value, 3) for step, value in self.timings_ms.items()},
+        }
+
+    @property
+    def _frame_size(self) -> tuple[int, int]:
+        return self.frame.shape[0], self.frame.shape[1]
+
+    def _index(self, target: ClassRef | None) -> int:
+        return int(self.logits.argmax()) if target is None else self._classes.resolve(target)
+
+    def _computed_maps(self, indices: list[int], clamp_negative: bool) -> FloatArray:
+        if self._weights is None:
+            return self.features[indices].astype(np.float32)
+        return class_maps(self.features, self._weights[indices], clamp_negative=clamp_negative)
+
+    def _normalized_part(
+        self,
+        target: ClassRef | None,
+        normalization: Normalization,
+        limits: tuple[float, float] | None,
+        clamp_negative: bool,
+    ) -> FloatArray:
+        raw = self.map(target, clamp_negative=clamp_negative)
+        return normalize(seen_part(raw, self._input_size, self.placement), normalization, limits)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = perf_counter()
+        yield
+        self.timings_ms[step] = (perf_counter() - started) * 1e3
+
+
+def _fields(prediction: Prediction) -> dict[str, Any]:
+    return {"index": prediction.index, "label": prediction.label, "score": prediction.score}

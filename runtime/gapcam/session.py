@@ -1,0 +1,233 @@
+"""A loaded model: frames in, results out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+
+from gapcam import contract as names
+from gapcam.backends.protocol import Array, Backend
+from gapcam.cam import FloatArray
+from gapcam.classes import ClassNames, ClassRef
+from gapcam.contract import Contract, HeadKind, contract_from_metadata
+from gapcam.errors import BackendError, ModelError, UsageError, VerificationError
+from gapcam.frame import Frame, check_frame
+from gapcam.geometry import place
+from gapcam.identity import DEVICE_TOLERANCE, identity_error
+from gapcam.model_check import check_model
+from gapcam.preprocessing import empty_input, fill_input
+from gapcam.result import Result
+
+_DEVICES = ("auto", "cpu")
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    session_options: Mapping[str, object] | None = None,
+    verify: bool = True,
+) -> Session:
+    """Load a model that keeps gapcam's contract.
+
+    Args:
+        path: of a .onnx file made by `gapcam export`.
+        device: "cpu", or "auto" for the best there is, which in this version is the CPU.
+        threads: that one inference may use, at least 1; by default every physical core.
+        provider_options: of ONNX Runtime's execution provider, handed through.
+        session_options: of ONNX Runtime: configuration entries ("session.intra_op.allow_spinning": "0") and
+            attributes of its SessionOptions ("graph_optimization_level": "ORT_DISABLE_ALL").
+        verify: check on a real run that logit_c = mean(M_c) + b_c. Without it, maps of a broken model are wrong
+            without a word.
+
+    Raises:
+        ModelError: the file is missing, no ONNX model, damaged, or its tensors are not those that its contract names.
+        ContractError: it has no contract, a damaged one, or one of a newer version.
+        VerificationError: the identity does not hold on this device.
+        BackendError: the device is not available, or an option is not understood.
+        MissingExtraError: the package that runs the model is not installed.
+
+    Example:
+        >>> with gapcam.load("model.onnx", threads=1) as session:  # doctest: +SKIP
+        ...     print(session(frame).top[0].label)
+    """
+    if device not in _DEVICES:
+        raise BackendError(f"device {device!r} is not available; this version of gapcam runs on: {', '.join(_DEVICES)}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; give a number from 1, or none for every physical core")
+    from gapcam.backends.onnxruntime import OnnxRuntimeBackend  # here, because the engine is an extra
+
+    backend = OnnxRuntimeBackend(
+        Path(path), threads=threads, provider_options=provider_options, session_options=session_options
+    )
+    try:
+        return Session(backend, name=os.fspath(path), verify=verify)
+    except BaseException:
+        backend.close()
+        raise
+
+
+class Session:
+    """A model on a backend, checked against its contract. `gapcam.load` makes one.
+
+    Use it as a context manager, or call `close`. With ONNX Runtime, several threads may call one session.
+
+    Args:
+        backend: a loaded model; the session closes it.
+        name: how messages call the model.
+        verify: as in `load`.
+
+    Attributes:
+        contract: what the model says of itself.
+        labels: K labels; "class 17" and so on where the model has none.
+        weights: [K,C] float32, the matrix W; None where the features are the class maps and W is the identity.
+        bias: [K] float32, the vector b; None for zeros.
+        map_size: (h, w) of the feature maps, and so of a raw class activation map.
+        identity_error: of the identity on this device, see `gapcam.identity`.
+        identity_tolerance: what that may be.
+        engine: what runs the model.
+
+    Raises:
+        ModelError, ContractError, VerificationError: as in `load`.
+    """
+
+    def __init__(self, backend: Backend, *, name: str = "the model", verify: bool = True) -> None:
+        self.name = name
+        self.contract: Contract = contract_from_metadata(backend.metadata, name)
+        check_model(backend, self.contract, name)
+        self.engine = backend.engine
+        self.inputs, self.outputs = dict(backend.inputs), dict(backend.outputs)
+        self._backend: Backend | None = backend
+        self._batched = self.inputs[names.IMAGE].shape[0] is None
+
+        logits, features = self._probe()
+        self.map_size = (features.shape[2], features.shape[3])
+        self.classes = ClassNames(self.contract.labels, logits.shape[1])
+        self.labels = self.classes.labels
+        self.identity_error = identity_error(logits, features, self.weights, self.bias)
+        self.identity_tolerance = max(DEVICE_TOLERANCE, self.contract.verification.identity_tolerance)
+        # Not "error > tolerance": NaN must fail too.
+        if verify and not self.identity_error <= self.identity_tolerance:
+            raise VerificationError(
+                f"{name} is not right on {self.engine}: logits differ from mean(map) + bias by "
+                f"{self.identity_error:.2g} of the greatest logit, at most {self.identity_tolerance:.2g} was expected. "
+                "Its maps would be wrong; export it again, or try another device."
+            )
+
+    def _probe(self) -> tuple[Array, Array]:
+        """One run on noise: reads W and b, which no later run asks for, and gives logits and features to verify."""
+        height, width = self.contract.preprocessing.size
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        tensor = empty_input(1, self.contract.preprocessing)
+        fill_input(noise, self.contract.preprocessing, place((height, width), self.contract.preprocessing), tensor[0])
+        wanted = [names.LOGITS, names.FEATURES]
+        if self.contract.head.kind is HeadKind.AFFINE:
+            wanted += [names.CAM_WEIGHTS, names.CAM_BIAS]
+        logits, features, *head = self._opened().run(wanted, tensor)
+        self.weights: FloatArray | None = None
+        self.bias: FloatArray | None = None
+        if head:
+            self.weights, self.bias = (array.astype(np.float32) for array in head)
+        channels = logits.shape[-1] if self.weights is None else self.weights.shape[1]
+        if logits.ndim != 2 or features.ndim != 4 or features.shape[1] != channels:
+            raise ModelError(
+                f"{self.name} gave logits of shape {logits.shape} and features of shape {features.shape}; "
+                f"expected [1,K] and [1,{channels},h,w]. Export it again."
+            )
+        return logits, features
+
+    def __call__(self, frame: Frame) -> Result:
+        """Classify one frame.
+
+        Args:
+            frame: H x W x 3 uint8 BGR. The result keeps a reference to it, not a copy: where a camera reuses its
+                buffer, draw the overlay before the next frame or hand over a copy.
+
+        Raises:
+            FrameError: `frame` has another type, dtype or layout.
+            VerificationError: the logits are not finite.
+            BackendError: the engine failed.
+        """
+        check_frame(frame)
+        return self._run([frame])[0]
+
+    def batch(self, frames: Sequence[Frame]) -> list[Result]:
+        """Classify several frames, of whatever sizes, in one inference.
+
+        A model that was exported for a batch of 1 runs them one after another.
+
+        Raises:
+            FrameError: one of `frames` has another type, dtype or layout; the message says which.
+            VerificationError, BackendError: as for one frame.
+        """
+        for index, frame in enumerate(frames):
+            check_frame(frame, f"frame {index} of the batch: ")
+        if self._batched:
+            return self._run(frames) if len(frames) else []
+        return [self._run([frame])[0] for frame in frames]
+
+    def index(self, target: ClassRef) -> int:
+        """The index of a class given by its index or label.
+
+        Raises:
+            ClassNotFoundError: there is no such class, or several share the label.
+        """
+        return self.classes.resolve(target)
+
+    def close(self) -> None:
+        """Give the model's memory back. Results stay usable. Closing twice does nothing."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> Backend:
+        if self._backend is None:
+            raise UsageError("the session is closed; call it inside its 'with' block, or load the model again")
+        return self._backend
+
+    def _run(self, frames: Sequence[Frame]) -> list[Result]:
+        backend = self._opened()
+        preprocessing = self.contract.preprocessing
+        tensor = empty_input(len(frames), preprocessing)
+        placements, preprocess_ms = [], []
+        for frame, slot in zip(frames, tensor, strict=True):
+            started = perf_counter()
+            placements.append(place((frame.shape[0], frame.shape[1]), preprocessing))
+            fill_input(frame, preprocessing, placements[-1], slot)
+            preprocess_ms.append((perf_counter() - started) * 1e3)
+        started = perf_counter()
+        logits, features = backend.run([names.LOGITS, names.FEATURES], tensor)
+        inference_ms = (perf_counter() - started) * 1e3 / len(frames)
+        if not np.isfinite(logits).all():
+            raise VerificationError(
+                f"{self.name} gave logits that are not finite; its precision ({self.contract.precision}) may be too "
+                "low for this frame. Export it in a higher one."
+            )
+        return [
+            Result(
+                frame=frame,
+                logits=logits[i].astype(np.float32, copy=False),
+                features=features[i],
+                weights=self.weights,
+                classes=self.classes,
+                input_size=preprocessing.size,
+                placement=placements[i],
+                timings_ms={"preprocess": preprocess_ms[i], "inference": inference_ms},
+            )
+            for i, frame in enumerate(frames)
+        ]
