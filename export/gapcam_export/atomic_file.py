@@ -1,0 +1,52 @@
+"""Writes a file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from gapcam.errors import DataError
+
+
+def check_writable(path: Path) -> None:
+    """Notice before long work that a file cannot be written.
+
+    Raises:
+        DataError: `path` is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; expected the name of a file to write, such as {path / 'model.onnx'}.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "may not be written to" if folder.is_dir() else "is a file, not a folder"
+        raise DataError(f"{path} cannot be written: {folder} {what}. Give another place with -o.")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file through a temporary one beside it, so that nobody ever sees half of it.
+
+    Raises:
+        DataError: the place cannot be written; an older file there is left as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}. Give another place with -o.") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,146 @@
+"""The command `gapcam export`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from gapcam.cli.console import report as say
+from gapcam.cli.console import stderr, stdout
+from gapcam.contract import Color, Resize
+
+if TYPE_CHECKING:
+    from gapcam_export.report import Report
+
+
+def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    del ctx, param
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+@click.command("export")
+@click.argument("source")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The file to write, such as model.onnx.")
+@click.option("--checkpoint", type=click.Path(), help="Weights to load: .safetensors, or what torch.save wrote.")
+@click.option("--pretrained", is_flag=True, help="Let torchvision or timm fetch their own weights (network).")
+@click.option("--size", nargs=2, type=int, metavar="H W", help="Height and width of the network's input, in pixels.")
+@click.option("--labels", type=click.Path(), help="Class names, one a line. ImageNet-1k's at 1000 classes.")
+@click.option("--mean", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--std", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--resize", type=click.Choice(get_args(Resize)), help="How a frame becomes the network's input.")
+@click.option("--color", type=click.Choice(get_args(Color)), help="Channel order that the network wants.")
+@click.option("--embed-preprocessing", is_flag=True, help="Take uint8 [N,H,W,3]: mean and std go into the graph.")
+@click.option(
+    "--emit",
+    callback=_split,
+    default="features",
+    show_default=True,
+    help="Outputs, separated by commas: features (always), maps (all classes'), topk (the best classes').",
+)
+@click.option("--topk", type=click.IntRange(min=1), default=5, show_default=True, help="Classes that topk gives.")
+@click.option("--opset", type=int, help="Version of ONNX's operator set. PyTorch's own choice by default.")
+@click.option("--static-batch", is_flag=True, help="Fix the batch at 1 instead of leaving it symbolic.")
+@click.option("--verify", "verify_folder", type=click.Path(), metavar="DIR", help="Images to verify on.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def export_command(source: str, output: str, embed_preprocessing: bool, as_json: bool, **options: Any) -> None:
+    """Make a model with feature maps from a classifier, and prove that it is right.
+
+    SOURCE is torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory (a callable that returns
+    an nn.Module), or an ONNX file of any framework.
+
+    \b
+    Examples:
+      gapcam export torchvision:resnet18 --pretrained -o model.onnx
+      gapcam export timm:mobilenetv4_conv_small --checkpoint weights.safetensors -o model.onnx
+      gapcam export train.py:network --checkpoint best.pt --labels names.txt --size 192 256 -o model.onnx
+      gapcam export classifier.onnx --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5 -o model.onnx
+      gapcam export torchvision:resnet18 --pretrained --emit topk --topk 3 --verify photos/ -o model.onnx
+    """  # noqa: D301  # click reads the backspace character
+    with _termination_as_interrupt(), stderr.status("starting") as status:
+        # Here and not above, so that --help answers at once.
+        import gapcam_export
+
+        made = gapcam_export.export(
+            source, output, embed=embed_preprocessing, progress=lambda step: _show(status, step), **options
+        )
+    if as_json:
+        click.echo(json.dumps(made.to_dict(), indent=2))
+    else:
+        _print(made)
+
+
+def _show(status: Status, step: str) -> None:
+    if stderr.is_terminal:
+        status.update(f"{step} ...")
+    else:
+        say(f"{step} ...")
+
+
+def _print(made: Report) -> None:
+    contract, measured = made.contract, made.contract.verification
+    weights = f" ({contract.source.checkpoint})" if contract.source.checkpoint else ""
+    about = {
+        "source": f"{contract.source.spec}{weights}",
+        "head": f"{contract.head.kind.value}, exact; features are {contract.head.tapped!r}, {contract.head.layout}",
+        "input": "\n".join(map(str, made.inputs)),
+        "outputs": "\n".join(map(str, made.outputs)),
+        "preprocessing": ", ".join(f"{key} {value}" for key, value in _preprocessing(made).items()),
+        "size": f"{made.size_bytes / 1e6:.1f} MB, opset {made.opset}, {contract.precision}",
+    }
+    table = Table(show_header=False, title=Text(str(made.path)), title_justify="left")
+    for name, value in about.items():
+        table.add_row(name, Text(value))  # Text, since brackets in a str are markup
+    stdout.print(table)
+
+    proof = Table(title=f"Verified on {measured.images} images", title_justify="left")
+    for heading in ("check", "measured", "at most"):
+        proof.add_column(heading, justify="left" if heading == "check" else "right")
+    against = f"logits against {measured.reference}"
+    for check, value, limit in (
+        ("logit = mean(map) + bias, all classes (relative)", measured.identity_error, measured.identity_tolerance),
+        (f"{against} (relative)", measured.source_error, measured.source_tolerance),
+        (f"{against} (max abs)", measured.source_max_abs, None),
+    ):
+        proof.add_row(check, f"{value:.1e}", "" if limit is None else f"{limit:.0e}")
+    proof.add_row(f"{against} (least cosine)", f"{measured.source_cosine:.7f}", "")
+    proof.add_row("same top-1", f"{measured.source_top1:.0%}", "")
+    stdout.print(proof)
+    for note in made.notes:
+        say(f"note: {note}")
+    say(f"{made.path} was written in {made.seconds:.1f} s. Next: gapcam run {made.path} photo.jpg -o out/")
+
+
+def _preprocessing(made: Report) -> dict[str, object]:
+    preprocessing = made.contract.preprocessing
+    shown: dict[str, object] = {"size": "x".join(map(str, preprocessing.size)), "resize": preprocessing.resize}
+    if preprocessing.resize == "crop":
+        shown["crop_pct"] = round(preprocessing.crop_pct, 4)
+    for name in ("interpolation", "color", "mean", "std"):
+        value = getattr(preprocessing, name)
+        shown[name] = tuple(round(part, 4) for part in value) if isinstance(value, tuple) else value
+    return {**shown, **({"in": "the graph"} if preprocessing.embedded else {})}
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that temporary files are removed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,105 @@
+"""A part of a network, cut out so that it can be run on inputs of our choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from gapcam_export.graph import graph_inputs, nodes_between, tensors_read
+
+# Vectors of one run: what a shape-only input costs in memory is multiplied by it.
+_CHUNK = 64
+
+Array = NDArray[Any]
+
+
+def onnx_session(model: onnx.ModelProto | bytes) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU that keeps its log to errors."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def observe(model: onnx.ModelProto, names: Sequence[str], image: Array) -> dict[str, Array]:
+    """Values that tensors inside a network have for one input.
+
+    Args:
+        model: with exactly one input to feed.
+        names: of tensors anywhere in the main graph.
+        image: what to feed, [N,...].
+    """
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    (fed,) = graph_inputs(model.graph)
+    values = onnx_session(probe).run(list(names), {fed.name: image})
+    return dict(zip(names, values, strict=True))
+
+
+class Section:
+    """The computation from tensor `start` to tensor `target` of a network, as a function.
+
+    Args:
+        model: the whole network.
+        start: name of the tensor that is fed; every path of data to `target` must pass through it.
+        target: name of the tensor that is computed.
+        observed: values [N,...] that `start` and all tensors of which somebody asks the shape had in a run, for their
+            shapes and dtypes.
+        static_batch: True where the network takes exactly that many samples at a time.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        start: str,
+        target: str,
+        *,
+        observed: Mapping[str, Array],
+        static_batch: bool,
+    ) -> None:
+        nodes, self._shape_only = nodes_between(model.graph, start, target)
+        self._start, self._observed = start, observed
+        self._chunk = observed[start].shape[0] if static_batch else _CHUNK
+        needed = {name for node in nodes for name in tensors_read(node)}
+        fed = [
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(observed[name].dtype), [None] * observed[name].ndim
+            )
+            for name in (start, *self._shape_only)
+        ]
+        graph = onnx.helper.make_graph(
+            nodes or [onnx.helper.make_node("Identity", [start], [f"{start}_unchanged"])],
+            "section",
+            fed,
+            [onnx.ValueInfoProto(name=target if nodes else f"{start}_unchanged")],
+            initializer=[tensor for tensor in model.graph.initializer if tensor.name in needed],
+        )
+        section = onnx.helper.make_model(
+            graph, opset_imports=model.opset_import, functions=model.functions, ir_version=model.ir_version
+        )
+        self._session = onnx_session(section)
+
+    def __call__(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """`target` flattened to [N,-1], for `start` = `values` reshaped to [N, *the shape it has in the network]."""
+        shape = self._observed[self._start].shape[1:]
+        dtype = self._observed[self._start].dtype
+        results = []
+        for begin in range(0, len(values), self._chunk):
+            part = values[begin : begin + self._chunk].astype(dtype)
+            count = len(part)
+            if count < self._chunk:  # also where the batch is static: fill up, then drop
+                part = np.concatenate([part, np.zeros((self._chunk - count, *part.shape[1:]), dtype)])
+            feeds = {self._start: part.reshape(self._chunk, *shape)}
+            for name in self._shape_only:
+                like = self._observed[name]
+                feeds[name] = np.zeros((self._chunk, *like.shape[1:]), like.dtype)
+            (result,) = self._session.run(None, feeds)
+            results.append(result.reshape(self._chunk, -1)[:count])
+        return np.concatenate(results)

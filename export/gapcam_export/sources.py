@@ -1,0 +1,236 @@
+"""Finds and builds what SOURCE names: a network in PyTorch, or an ONNX model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from gapcam.contract import METADATA_KEY, Contract, Preprocessing, contract_from_metadata
+from gapcam.errors import MissingExtraError, UsageError
+from gapcam_export.errors import SourceError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SOURCE_FORMS = "torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory, or a file model.onnx"
+
+
+@dataclass(frozen=True)
+class TorchSource:
+    """A network in PyTorch, in evaluation mode.
+
+    Attributes:
+        spec: what the contract calls it.
+        model: the network, with its weights.
+        preprocessing: its model library's record, or None.
+        checkpoint: where its weights come from, as the contract has it.
+    """
+
+    spec: str
+    model: nn.Module
+    preprocessing: Preprocessing | None
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """A model in a file, with its weights inside.
+
+    Attributes:
+        spec: what the contract calls it.
+        model: the model.
+        sha256: of the file.
+        contract: the one that the file holds, or None.
+    """
+
+    spec: str
+    model: onnx.ModelProto
+    sha256: str
+    contract: Contract | None
+
+
+def load_source(spec: str, *, checkpoint: Path | None, pretrained: bool) -> TorchSource | OnnxSource:
+    """Build or read what a SOURCE names.
+
+    Args:
+        spec: see `SOURCE_FORMS`.
+        checkpoint: weights to load into the network.
+        pretrained: let the model library load its own weights, over the network.
+
+    Raises:
+        SourceError: it cannot be found, imported, built or read.
+        CheckpointError: the checkpoint does not fit.
+        MissingExtraError: torch, torchvision or timm is needed and not installed.
+        UsageError: weights were asked for that this form of SOURCE cannot load.
+    """
+    if checkpoint is not None and pretrained:
+        raise UsageError("--checkpoint and --pretrained were both given; a network has one set of weights. Choose one.")
+    if spec.endswith(".onnx"):
+        if checkpoint is not None or pretrained:
+            raise UsageError(
+                f"{spec} has its weights inside; --checkpoint and --pretrained are for networks in PyTorch."
+            )
+        return _read_onnx(Path(spec))
+    origin, _, name = spec.rpartition(":")
+    if not origin or not name:
+        raise SourceError(f"SOURCE is {spec!r}; expected {SOURCE_FORMS}.")
+    _require("torch")
+    preprocessing: Preprocessing | None
+    if origin == "torchvision":
+        model, preprocessing = _from_torchvision(name, pretrained=pretrained)
+    elif origin == "timm":
+        model, preprocessing = _from_timm(name, pretrained=pretrained)
+    elif pretrained:
+        raise UsageError(
+            f"--pretrained is for torchvision: and timm: sources; {spec} builds its own network. Load its "
+            "weights in the factory, or with --checkpoint."
+        )
+    else:
+        model, preprocessing = _from_factory(origin, name), None
+    if checkpoint is not None:
+        from gapcam_export.checkpoint import load_checkpoint
+
+        load_checkpoint(model, checkpoint)
+    loaded = checkpoint.name if checkpoint is not None else "pretrained" if pretrained else ""
+    shown = f"{Path(origin).name}:{name}" if origin.endswith(".py") else spec
+    return TorchSource(shown, model.eval(), preprocessing, loaded)
+
+
+def _require(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise MissingExtraError(package, "export") from error
+
+
+def _from_torchvision(name: str, *, pretrained: bool) -> tuple[nn.Module, Preprocessing | None]:
+    _require("torchvision")
+    import torchvision.models
+
+    from gapcam_export.record import preprocessing_from_torchvision
+
+    known = torchvision.models.list_models(torchvision.models)
+    if name not in known:
+        raise SourceError(f"torchvision has no classifier {name!r}.{_did_you_mean(name, known)}")
+    weights = "DEFAULT" if pretrained else None
+    # These two would otherwise spend a minute on initial values that a checkpoint replaces, and warn about it.
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3") and not pretrained:
+        options["init_weights"] = False
+    model = _fetch(f"torchvision:{name}", lambda: torchvision.models.get_model(name, weights=weights, **options))
+    return model, preprocessing_from_torchvision(name)
+
+
+def _from_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, Preprocessing | None]:
+    timm = _require("timm")
+    from gapcam_export.record import preprocessing_from_timm
+
+    if not timm.is_model(name):
+        raise SourceError(f"timm has no model {name!r}.{_did_you_mean(name, timm.list_models())}")
+    model = _fetch(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained))
+    return model, preprocessing_from_timm(model)
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=3)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def _fetch(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a library's network; its weights may come over the network."""
+    try:
+        return build()
+    except OSError as error:  # URLError, HTTPError and huggingface's and requests' errors are all OSErrors
+        raise SourceError(
+            f"{spec}: its pretrained weights could not be fetched ({error}). Without a network connection, fetch the "
+            "file elsewhere and give it as --checkpoint FILE."
+        ) from error
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise SourceError(f"{spec} cannot be built: {error}") from error
+
+
+def _from_factory(origin: str, name: str) -> nn.Module:
+    from torch import nn
+
+    module = _import_file(Path(origin)) if origin.endswith(".py") else _import_module(origin)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise SourceError(f"{origin} has no callable {name!r}.{_did_you_mean(name, callables)}")
+    try:
+        model = factory()
+    except Exception as error:  # somebody else's code may raise anything
+        raise SourceError(f"{origin}:{name}() failed with {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise SourceError(f"{origin}:{name}() returned a {type(model).__name__}; expected a torch.nn.Module.")
+    return model
+
+
+def _import_module(name: str) -> ModuleType:
+    folder = str(Path.cwd())
+    if folder not in sys.path:  # as `python -m` does
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise SourceError(f"{name} needs the package {error.name}, which is not installed.") from error
+        raise SourceError(
+            f"there is no module {name} (looked in the installed packages and in the current folder). "
+            f"SOURCE may be {SOURCE_FORMS}."
+        ) from error
+    except Exception as error:  # somebody else's code may raise anything
+        raise SourceError(f"importing {name} failed with {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # noqa: S101, PT018  # so it is for every .py file
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # as `python path/to/file.py` does
+        sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # somebody else's code may raise anything
+        raise SourceError(f"running {path} failed with {type(error).__name__}: {error}") from error
+    return module
+
+
+def _read_onnx(path: Path) -> OnnxSource:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}.")
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise SourceError(
+            f"{path} is no ONNX model, or is truncated ({len(content)} bytes). Write or copy it again."
+        ) from error
+    if not model.graph.node:
+        raise SourceError(f"{path} is no ONNX model: it holds no graph ({len(content)} bytes).")
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise SourceError(f"{path} is no valid ONNX model: {error}") from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    contract = contract_from_metadata(metadata, path.name) if METADATA_KEY in metadata else None
+    return OnnxSource(path.name, model, hashlib.sha256(content).hexdigest(), contract)

@@ -1,0 +1,238 @@
+"""Taps a classifier's graph: the outputs of gapcam's contract are added, the head's affine map is put in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from gapcam.contract import (
+    CAM_BIAS,
+    CAM_WEIGHTS,
+    FEATURES,
+    IMAGE,
+    LOGITS,
+    MAPS,
+    METADATA_KEY,
+    TOPK_CLASSES,
+    TOPK_MAPS,
+    Contract,
+    HeadKind,
+    Preprocessing,
+    contract_to_json,
+)
+from gapcam.errors import ModelError
+from gapcam_export.graph import graph_inputs, remove_unused, rename_tensor, unused_name
+from gapcam_export.head import FoundHead
+
+# Outputs that are this package's own; `logits` may be somebody's.
+ADDED_OUTPUTS = (FEATURES, CAM_WEIGHTS, CAM_BIAS, MAPS, TOPK_CLASSES, TOPK_MAPS)
+
+
+def untap(model: onnx.ModelProto) -> None:
+    """Take out what an earlier export has added, so that the model can be exported again."""
+    outputs = [value for value in model.graph.output if value.name not in ADDED_OUTPUTS]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    entries = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(entries)
+    remove_unused(model.graph)
+
+
+def strip_exporter_notes(model: onnx.ModelProto) -> None:
+    """Remove what the exporter wrote about the machine that it ran on: stack traces with file names, mostly."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for described in (model.graph, *model.functions, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del described.metadata_props[:]
+        described.doc_string = ""
+
+
+def tap(model: onnx.ModelProto, head: FoundHead, *, maps: bool, topk: int) -> None:
+    """Add the contract's outputs to a model, in place. Those that were there keep their names.
+
+    The tail between the pooled vector and the logits is replaced by one Gemm with `cam_weights` and `cam_bias`, so
+    that the model holds no second copy of them.
+
+    Args:
+        model: a classifier.
+        head: what `find_head` found in it.
+        maps: add `maps`, every class's map.
+        topk: add `topk_classes` and `topk_maps` for so many classes; 0 for none.
+
+    Raises:
+        ModelError: an output that was there has a name that the contract gives to something else.
+    """
+    graph = model.graph
+    outputs = {value.name for value in graph.output}
+    _refuse_taken_names(outputs, head)
+    rename_tensor(graph, graph_inputs(graph)[0].name, IMAGE)
+    batch = graph_inputs(graph)[0].type.tensor_type.shape.dim[0]
+    tapping = _Tapping(graph, head, outputs, batch.dim_value or batch.dim_param or "batch")
+    if head.kind is HeadKind.CLASS_MAPS:
+        tapping.expose_logits()
+    else:
+        tapping.replace_tail()
+    tapping.expose_features()
+    if maps:
+        tapping.add_maps()
+    if topk:
+        tapping.add_topk_maps(min(topk, tapping.classes))
+    remove_unused(graph)
+
+
+def embed_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
+    """Let a model with input [N,3,H,W] float32 take [N,H,W,3] uint8 pixels instead, in place."""
+    graph = model.graph
+    (fed,) = graph_inputs(graph)
+    batch = fed.type.tensor_type.shape.dim[0]
+    network_input = unused_name(graph, f"{fed.name}_normalized")
+    scale = 1 / (255 * np.asarray(preprocessing.std))
+    shift = -np.asarray(preprocessing.mean) / np.asarray(preprocessing.std)
+    name = {
+        wish: unused_name(graph, wish) for wish in ("pixels_float", "pixels_scale", "pixels_shift", "scaled", "nhwc")
+    }
+    graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), name["pixels_scale"]))
+    graph.initializer.append(numpy_helper.from_array(shift.astype(np.float32), name["pixels_shift"]))
+    pixels = helper.make_tensor_value_info(
+        fed.name, TensorProto.UINT8, [batch.dim_value or batch.dim_param, *preprocessing.size, 3]
+    )
+    rename_tensor(graph, fed.name, network_input)
+    graph_inputs(graph)[0].CopyFrom(pixels)
+    nodes = [
+        helper.make_node("Cast", [pixels.name], [name["pixels_float"]], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [name["pixels_float"], name["pixels_scale"]], [name["scaled"]]),
+        helper.make_node("Add", [name["scaled"], name["pixels_shift"]], [name["nhwc"]]),
+        helper.make_node("Transpose", [name["nhwc"]], [network_input], perm=[0, 3, 1, 2]),
+    ]
+    for position, node in enumerate(nodes):
+        graph.node.insert(position, node)
+
+
+def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
+    """Put the contract among the model's metadata, in place."""
+    model.metadata_props.add(key=METADATA_KEY, value=contract_to_json(contract))
+
+
+def _refuse_taken_names(outputs: set[str], head: FoundHead) -> None:
+    fine = {head.logits: LOGITS, head.features: FEATURES if head.layout == "nchw" else ""}
+    taken = sorted(name for name in outputs & {LOGITS, *ADDED_OUTPUTS} if fine.get(name) != name)
+    if taken:
+        raise ModelError(
+            f"the model has an output {taken[0]!r} that is not what gapcam's contract calls so "
+            f"(here, the logits are {head.logits!r} and the feature maps {head.features!r}). Rename that output first."
+        )
+
+
+class _Tapping:
+    """One graph while it is being tapped."""
+
+    def __init__(self, graph: onnx.GraphProto, head: FoundHead, outputs: set[str], batch: int | str) -> None:
+        self._graph, self._head, self._outputs, self._batch = graph, head, outputs, batch
+        self.classes = len(head.bias)
+        self._channels, self._height, self._width = head.feature_shape
+
+    def replace_tail(self) -> None:
+        """logits = W pooled + b, with W and b among the initializers under the contract's names."""
+        graph, head = self._graph, self._head
+        index = next(i for i, node in enumerate(graph.node) if head.logits in node.output)
+        tail_end = graph.node[index]
+        tail_end.output[list(tail_end.output).index(head.logits)] = unused_name(graph, f"{head.logits}_source")
+        for name, value in ((CAM_WEIGHTS, head.weights), (CAM_BIAS, head.bias)):
+            self._free(name)
+            graph.initializer.append(numpy_helper.from_array(value, name))
+            self._output(name, TensorProto.FLOAT, value.shape, batched=False)
+        vector = unused_name(graph, "pooled_vector")
+        nodes = [
+            helper.make_node("Flatten", [head.pooled], [vector], axis=1),
+            helper.make_node("Gemm", [vector, CAM_WEIGHTS, CAM_BIAS], [LOGITS], transB=1),
+        ]
+        if head.logits != LOGITS:
+            self._free(LOGITS)
+            nodes.append(self._reshape(LOGITS, head.logits, head.logits_shape))
+            self._output(LOGITS, TensorProto.FLOAT, (self.classes,))
+        for position, node in enumerate(nodes, start=index):
+            graph.node.insert(position, node)
+
+    def expose_logits(self) -> None:
+        if self._head.logits != LOGITS:
+            self._free(LOGITS)
+            self._add("Flatten", [self._head.logits], LOGITS, axis=1)
+            self._output(LOGITS, TensorProto.FLOAT, (self.classes,))
+
+    def expose_features(self) -> None:
+        name, layout = self._head.features, self._head.layout
+        shape = self._head.feature_shape
+        if layout == "nchw" and name not in self._outputs:
+            rename_tensor(self._graph, name, FEATURES)
+        elif name != FEATURES:
+            self._free(FEATURES)
+            if layout == "nchw":
+                self._add("Identity", [name], FEATURES)
+            elif layout == "nhwc":
+                self._add("Transpose", [name], FEATURES, perm=[0, 3, 1, 2])
+            else:
+                if layout == "tokens":
+                    name = self._add("Transpose", [name], unused_name(self._graph, "channels_tokens"), perm=[0, 2, 1])
+                self._graph.node.append(self._reshape(name, FEATURES, shape))
+        if FEATURES not in self._outputs:
+            self._output(FEATURES, TensorProto.FLOAT, shape)
+
+    def add_maps(self) -> None:
+        shape = (self.classes, self._height, self._width)
+        if self._head.kind is HeadKind.CLASS_MAPS:
+            self._add("Identity", [FEATURES], MAPS)
+        else:
+            self._add_weighted_sum(CAM_WEIGHTS, MAPS, shape)
+        self._output(MAPS, TensorProto.FLOAT, shape)
+
+    def add_topk_maps(self, k: int) -> None:
+        graph, shape = self._graph, (k, self._height, self._width)
+        count = self._constant("topk_count", [k])
+        self._free(TOPK_CLASSES)
+        graph.node.append(
+            helper.make_node("TopK", [LOGITS, count], [unused_name(graph, "topk_logits"), TOPK_CLASSES], axis=1)
+        )
+        if self._head.kind is HeadKind.CLASS_MAPS:
+            index = unused_name(graph, "topk_index")
+            graph.node.append(self._reshape(TOPK_CLASSES, index, (k, 1)))
+            self._free(TOPK_MAPS)
+            self._add("GatherND", [FEATURES, index], TOPK_MAPS, batch_dims=1)
+        else:
+            rows = self._add("Gather", [CAM_WEIGHTS, TOPK_CLASSES], unused_name(graph, "topk_weights"), axis=0)
+            self._add_weighted_sum(rows, TOPK_MAPS, shape)
+        self._output(TOPK_CLASSES, TensorProto.INT64, (k,))
+        self._output(TOPK_MAPS, TensorProto.FLOAT, shape)
+
+    def _add_weighted_sum(self, weights: str, name: str, shape: tuple[int, ...]) -> None:
+        """Zhou et al. 2016, equation 2: M_c(x,y) = sum_k W[c,k] f_k(x,y), as one matrix product."""
+        flat = unused_name(self._graph, f"{name}_features")
+        self._graph.node.append(self._reshape(FEATURES, flat, (self._channels, self._height * self._width)))
+        product = self._add("MatMul", [weights, flat], unused_name(self._graph, f"{name}_flat"))
+        self._free(name)
+        self._graph.node.append(self._reshape(product, name, shape))
+
+    def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self._graph.node.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def _reshape(self, name: str, output: str, shape: tuple[int, ...]) -> onnx.NodeProto:
+        """A sample's shape for another; the batch stays as it is."""
+        return helper.make_node("Reshape", [name, self._constant(f"{output}_shape", [0, *shape])], [output])
+
+    def _constant(self, wish: str, values: list[int]) -> str:
+        name = unused_name(self._graph, wish)
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
+        return name
+
+    def _free(self, name: str) -> None:
+        """Make sure that nothing in the graph has this name."""
+        rename_tensor(self._graph, name, unused_name(self._graph, f"{name}_source"))
+
+    def _output(self, name: str, dtype: int, shape: tuple[int, ...], *, batched: bool = True) -> None:
+        dims: list[int | str] = [self._batch, *shape] if batched else list(shape)
+        self._graph.output.append(helper.make_tensor_value_info(name, dtype, dims))

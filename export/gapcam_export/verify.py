@@ -1,0 +1,170 @@
+"""Proves an exported model on real images: against its source, and by the identity that every map rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+import gapcam
+from gapcam.contract import (
+    CAM_BIAS,
+    CAM_WEIGHTS,
+    FEATURES,
+    IMAGE,
+    LOGITS,
+    Preprocessing,
+    Verification,
+)
+from gapcam.errors import VerificationError
+from gapcam.identity import identity_error
+from gapcam_export.graph import graph_inputs
+from gapcam_export.head import FoundHead
+from gapcam_export.section import Array, onnx_session
+
+IDENTITY_TOLERANCE = 1e-4
+# Torch and ONNX Runtime sum in other orders; what is wrong rather than rounded is off by orders of magnitude more.
+TORCH_TOLERANCE = 1e-3
+# The same runtime on the same nodes; new outputs may change what it fuses.
+ONNX_TOLERANCE = 1e-6
+
+
+class Reference(Protocol):
+    """The source, as something that answers."""
+
+    name: str
+    tolerance: float
+
+    def __call__(self, image: Array) -> dict[str, Array]:
+        """The source's own answers to one image without batch axis: `logits`, and each output that was there."""
+
+
+class TorchReference:
+    """A PyTorch network; `logits` takes [N,3,H,W] float32 and gives [N,K]."""
+
+    name, tolerance = "torch", TORCH_TOLERANCE
+
+    def __init__(self, logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
+        self._logits = logits
+
+    def __call__(self, image: Array) -> dict[str, Array]:
+        """See `Reference`."""
+        return {LOGITS: self._logits(image[None].astype(np.float32, copy=False))[0]}
+
+
+class OnnxReference:
+    """An ONNX model as it was before it was tapped, with all its outputs; its logits from a second copy."""
+
+    name, tolerance = "onnxruntime", ONNX_TOLERANCE
+
+    def __init__(self, model: onnx.ModelProto, head: FoundHead) -> None:
+        (self._input,) = graph_inputs(model.graph)
+        self._outputs = [value.name for value in model.graph.output]
+        self._session = onnx_session(model)
+        self._logits = head.logits
+        self._logits_session = self._session
+        if head.logits not in self._outputs:
+            with_logits = onnx.ModelProto()
+            with_logits.CopyFrom(model)
+            with_logits.graph.output.append(onnx.ValueInfoProto(name=head.logits))
+            self._logits_session = onnx_session(with_logits)
+
+    def __call__(self, image: Array) -> dict[str, Array]:
+        """See `Reference`."""
+        answers = _run(self._session, self._outputs, self._input.name, image)
+        answers.update(_run(self._logits_session, [self._logits], self._input.name, image))
+        answers[LOGITS] = answers.pop(self._logits) if self._logits not in self._outputs else answers[self._logits]
+        return answers
+
+
+def verify(
+    model: onnx.ModelProto,
+    exported: Preprocessing,
+    original: Preprocessing,
+    frames: Sequence[NDArray[np.uint8]],
+    reference: Reference,
+) -> Verification:
+    """Measure an exported model on real frames.
+
+    Args:
+        model: with the contract's outputs.
+        exported: preprocessing of the exported model.
+        original: preprocessing of the source; it differs where the export has embedded it.
+        frames: each H x W x 3 uint8 BGR, any size.
+        reference: the source.
+
+    Returns:
+        What was measured; see `check` for whether it is good enough.
+    """
+    session = onnx_session(model)
+    names = [value.name for value in model.graph.output]
+    identity = max_abs = relative = 0.0
+    cosines, agreements = [], []
+    for frame in frames:
+        got = _run(session, names, IMAGE, gapcam.preprocess(frame, exported))
+        logits, weights, bias = got[LOGITS], got.get(CAM_WEIGHTS), got.get(CAM_BIAS)
+        identity = _worse(identity, identity_error(logits[None], got[FEATURES][None], weights, bias))
+        expected = reference(gapcam.preprocess(frame, original))
+        max_abs = _worse(max_abs, float(np.abs(logits - expected[LOGITS].reshape(-1)).max()))
+        for name, value in expected.items():
+            difference = np.abs(got[name].reshape(-1) - value.reshape(-1)).max()
+            relative = _worse(relative, float(difference) / _scale(value))
+        cosines.append(_cosine(logits, expected[LOGITS].reshape(-1)))
+        agreements.append(int(logits.argmax()) == int(expected[LOGITS].argmax()))
+    return Verification(
+        images=len(frames),
+        identity_error=identity,
+        identity_tolerance=IDENTITY_TOLERANCE,
+        source_max_abs=max_abs,
+        source_error=relative,
+        source_tolerance=reference.tolerance,
+        source_cosine=min(cosines),
+        source_top1=sum(agreements) / len(agreements),
+        reference=reference.name,
+    )
+
+
+def _run(session: ort.InferenceSession, names: Sequence[str], fed: str, image: Array) -> dict[str, Array]:
+    """Outputs for one image, without batch axis where they have one; filled up where the batch is fixed."""
+    batch = session.get_inputs()[0].shape[0]
+    images = np.repeat(image[None], batch if isinstance(batch, int) else 1, axis=0)
+    values = dict(zip(names, session.run(list(names), {fed: images}), strict=True))
+    return {name: value if name in (CAM_WEIGHTS, CAM_BIAS) else value[0] for name, value in values.items()}
+
+
+def _worse(error: float, other: float) -> float:
+    """The larger one; NaN is larger than all."""
+    return float(np.maximum(error, other))
+
+
+def _scale(values: Array) -> float:
+    return max(float(np.abs(values).max()), float(np.finfo(np.float32).tiny))
+
+
+def _cosine(a: Array, b: Array) -> float:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    return float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), float(np.finfo(np.float64).tiny)))
+
+
+def check(measured: Verification) -> None:
+    """Accept what was measured, or say what is wrong.
+
+    Raises:
+        VerificationError: a tolerance is exceeded. NaN exceeds every tolerance.
+    """
+    if not measured.identity_error <= measured.identity_tolerance:
+        raise VerificationError(
+            f"the maps do not explain the logits: |logit - mean(map) - bias| is {measured.identity_error:.1e} of the "
+            f"largest logit; at most {measured.identity_tolerance:.0e} was expected. Nothing was written. Check that "
+            "the weights are finite and the images are like those that the network was trained on."
+        )
+    if not measured.source_error <= measured.source_tolerance:
+        raise VerificationError(
+            f"the exported model's logits differ from those of the source ({measured.reference}) by "
+            f"{measured.source_error:.1e} of the largest logit; at most {measured.source_tolerance:.0e} was expected. "
+            "Nothing was written. Does the network draw random numbers, or keep state from one image to the next?"
+        )
