@@ -1,0 +1,218 @@
+"""What a class activation map costs, and what showing it costs, on one thread.
+
+| step       | what one round of it does                                                                        |
+| ---------- | ------------------------------------------------------------------------------------------------ |
+| `plain`    | the classifier alone: the same graph with no output but `logits`                                 |
+| `features` | the classifier with `features` as a second output                                                |
+| `map`      | that, and the map of the class with the highest logit: M_c = sum_k W[c,k] f_k, in NumPy          |
+| `copy`     | a copy of the frame into an array that is there: the least that any new picture costs            |
+| `overlay`  | `result.overlay(out=...)`: resize the map, colour it, blend it (the map itself is computed)      |
+| `naive`    | the same picture the obvious way: a float map of the frame's size, coloured and blended at once  |
+
+Preprocessing is in none of them: every classifier has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import msgspec
+import numpy as np
+
+import gapcam
+from gapcam import contract as names
+from gapcam.cam import FloatArray, class_maps
+from gapcam.errors import MissingExtraError
+from gapcam.frame import Frame
+from gapcam_bench.environment import Environment, environment
+from gapcam_bench.interleaved import Step, measure, one_opencv_thread
+from gapcam_bench.latency import Latency
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+FRAME_SIZE = (1080, 1920)
+ALPHA = 0.5
+ONE_THREAD = {"session.intra_op.allow_spinning": "0"}
+
+
+class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One step's latency.
+
+    Attributes:
+        median_ms: milliseconds.
+        p99_ms: milliseconds, by nearest rank.
+    """
+
+    median_ms: float
+    p99_ms: float
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """One step's duration in units of another's.
+
+    Attributes:
+        step: the numerator.
+        unit: the denominator.
+        ratio: median over the samples.
+        target: what it may be at most; None where it is there for comparison.
+        verdict: "PASS" or "MISS"; None where there is no target.
+    """
+
+    step: str
+    unit: str
+    ratio: float
+    target: float | None
+    verdict: Literal["PASS", "MISS"] | None
+
+
+class MapCost(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome.
+
+    Attributes:
+        model: name of the model's file.
+        frame: (height, width) in pixels.
+        threads: that each step may use.
+        samples: of each step.
+        environment: what they were measured on.
+        latency: by step, in the order of this module's table.
+        ratios: what the steps cost relative to each other.
+    """
+
+    model: str
+    frame: tuple[int, int]
+    threads: int
+    samples: int
+    environment: Environment
+    latency: dict[str, StepFigures]
+    ratios: tuple[Ratio, ...]
+
+
+_TARGETS = (
+    ("features", "plain", None),
+    ("map", "plain", 1.03),
+    ("overlay", "copy", 12.0),
+    ("naive", "copy", None),
+)
+
+
+def map_cost(
+    model: Path, *, rounds: int, seconds: float, after_round: Callable[[int], None] = lambda _: None
+) -> MapCost:
+    """Measure all steps on one model, in one run.
+
+    Args:
+        model: that keeps gapcam's contract.
+        rounds: how many at most.
+        seconds: when to stop before that.
+        after_round: called with the number of measured rounds.
+
+    Raises:
+        GapcamError: the model cannot be loaded.
+        MissingExtraError: onnx or scikit-image is not installed.
+    """
+    with one_opencv_thread():
+        measured = measure(_steps(model), rounds=rounds, seconds=seconds, after_round=after_round)
+    return MapCost(
+        model=model.name,
+        frame=FRAME_SIZE,
+        threads=1,
+        samples=measured["plain"].count,
+        environment=environment(),
+        latency={name: StepFigures(median_ms=it.median_ms, p99_ms=it.p99_ms) for name, it in measured.items()},
+        ratios=ratios(measured),
+    )
+
+
+def ratios(measured: Mapping[str, Latency]) -> tuple[Ratio, ...]:
+    """The ratios that matter, with their targets."""
+    found = []
+    for step, unit, target in _TARGETS:
+        ratio = measured[step].ratio_to(measured[unit])
+        verdict: Literal["PASS", "MISS"] | None = None
+        if target is not None:
+            verdict = "PASS" if ratio <= target else "MISS"
+        found.append(Ratio(step=step, unit=unit, ratio=ratio, target=target, verdict=verdict))
+    return tuple(found)
+
+
+def _steps(model: Path) -> dict[str, Step]:
+    frame = _photograph()
+    with gapcam.load(model, threads=1, session_options=ONE_THREAD) as session:
+        result = session(frame)
+        image = gapcam.preprocess(frame, session.contract.preprocessing)[None]
+        weights = session.weights
+    plain = _onnxruntime_session(_without_explanation(model))
+    full = _onnxruntime_session(model.read_bytes())
+    raw = result.map()
+    out = np.empty_like(frame)
+
+    def run_features() -> list[FloatArray]:
+        outputs: list[FloatArray] = full.run([names.LOGITS, names.FEATURES], {names.IMAGE: image})
+        return outputs
+
+    def run_map() -> FloatArray:
+        logits, features = run_features()
+        best = int(logits[0].argmax())
+        return features[0, best] if weights is None else class_maps(features[0], weights[[best]])
+
+    return {
+        "plain": lambda: plain.run([names.LOGITS], {names.IMAGE: image}),
+        "features": run_features,
+        "map": run_map,
+        "copy": lambda: np.copyto(out, frame),
+        "overlay": lambda: result.overlay(alpha=ALPHA, out=out),
+        "naive": lambda: naive_overlay(frame, raw),
+    }
+
+
+def naive_overlay(frame: Frame, raw: FloatArray) -> Frame:
+    """The overlay as one would first write it.
+
+    Args:
+        frame: H x W x 3 uint8 BGR.
+        raw: [h,w], a class activation map.
+    """
+    height, width = frame.shape[:2]
+    heat = cv2.resize(raw, (width, height), interpolation=cv2.INTER_LINEAR)
+    heat = (heat - heat.min()) / (heat.max() - heat.min())
+    colored = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
+    return np.asarray(cv2.addWeighted(colored, ALPHA, frame, 1 - ALPHA, 0), np.uint8)
+
+
+def _without_explanation(model: Path) -> bytes:
+    """The same graph with no output but `logits`: the plain classifier. The engine drops what nothing needs."""
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("onnx", "export") from error
+    proto = onnx.load(model)
+    logits = [output for output in proto.graph.output if output.name == names.LOGITS]
+    del proto.graph.output[:]
+    proto.graph.output.extend(logits)
+    return bytes(proto.SerializeToString())
+
+
+def _onnxruntime_session(model: bytes) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # initializers that no output needs are dropped, which is what is wanted
+    options.intra_op_num_threads = 1
+    for name, value in ONE_THREAD.items():
+        options.add_session_config_entry(name, value)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _photograph() -> Frame:
+    """A photograph of a cat, of the frame's size."""
+    try:
+        import skimage.data
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scikit-image", "export") from error
+    height, width = FRAME_SIZE
+    cat = cv2.cvtColor(skimage.data.chelsea(), cv2.COLOR_RGB2BGR)
+    return np.asarray(cv2.resize(cat, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
