@@ -115,7 +115,7 @@ def map_cost(
         MissingExtraError: onnx or scikit-image is not installed.
     """
     with one_opencv_thread():
-        measured = measure(_steps(model), rounds=rounds, seconds=seconds, after_round=after_round)
+        measured = measure(steps_of(model), rounds=rounds, seconds=seconds, after_round=after_round)
     return MapCost(
         model=model.name,
         frame=FRAME_SIZE,
@@ -139,13 +139,14 @@ def ratios(measured: Mapping[str, Latency]) -> tuple[Ratio, ...]:
     return tuple(found)
 
 
-def _steps(model: Path) -> dict[str, Step]:
-    frame = _photograph()
+def steps_of(model: Path) -> dict[str, Step]:
+    """This module's table as functions, ready to run."""
+    frame = photograph()
     with gapcam.load(model, threads=1, session_options=ONE_THREAD) as session:
         result = session(frame)
         image = gapcam.preprocess(frame, session.contract.preprocessing)[None]
         weights = session.weights
-    plain = _onnxruntime_session(_without_explanation(model))
+    plain = _onnxruntime_session(plain_classifier(model))
     full = _onnxruntime_session(model.read_bytes())
     raw = result.map()
     out = np.empty_like(frame)
@@ -183,7 +184,7 @@ def naive_overlay(frame: Frame, raw: FloatArray) -> Frame:
     return np.asarray(cv2.addWeighted(colored, ALPHA, frame, 1 - ALPHA, 0), np.uint8)
 
 
-def _without_explanation(model: Path) -> bytes:
+def plain_classifier(model: Path) -> bytes:
     """The same graph with no output but `logits`: the plain classifier. The engine drops what nothing needs."""
     try:
         import onnx
@@ -207,7 +208,7 @@ def _onnxruntime_session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _photograph() -> Frame:
+def photograph() -> Frame:
     """A photograph of a cat, of the frame's size."""
     try:
         import skimage.data

@@ -88,7 +88,8 @@ def test_the_runtime_and_its_command_work_where_export_packages_are_absent() -> 
     script = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({sorted(ABOVE_THE_RUNTIME - {'gapcam_export', 'gapcam_bench'})!r}))\n"
-        "import gapcam, gapcam.preprocess\n"
+        "import gapcam\n"
+        "for name in gapcam.__all__: getattr(gapcam, name)\n"
         "from gapcam.cli.main import main\n"
         "main(['run', '--help'])\n"
     )
