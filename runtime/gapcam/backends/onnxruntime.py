@@ -37,6 +37,8 @@ _FAILURES = (
     RuntimeError,
     ValueError,
 )
+ORT_ERRORS = (*_BAD_FILE, *_FAILURES)
+"""All that ONNX Runtime raises when it cannot load or run a model."""
 
 
 class OnnxRuntimeBackend:
@@ -69,7 +71,7 @@ class OnnxRuntimeBackend:
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=[(_PROVIDER, dict(provider_options or {}))]
             )
-        except (*_BAD_FILE, *_FAILURES) as error:
+        except ORT_ERRORS as error:
             why = explain_unreadable(path)
             if why is None:
                 why = (

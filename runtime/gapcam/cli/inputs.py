@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapcam.cli.output import display_name
 from gapcam.errors import DataError
 from gapcam.image_file import SUFFIXES
 
@@ -63,10 +64,11 @@ def output_names(images: Sequence[InputImage], folder: Path, suffix: str) -> lis
     taken = {str(image.path.resolve()).casefold() for image in images}
     names = []
     for image in images:
-        number, name = 1, folder / f"{image.path.stem}.overlay{suffix}"
+        stem = display_name(Path(image.path.stem))
+        number, name = 1, folder / f"{stem}.overlay{suffix}"
         while str(name.resolve()).casefold() in taken:
             number += 1
-            name = folder / f"{image.path.stem}-{number}.overlay{suffix}"
+            name = folder / f"{stem}-{number}.overlay{suffix}"
         taken.add(str(name.resolve()).casefold())
         names.append(name)
     return names

@@ -81,9 +81,9 @@ class CommandGroup(click.Group):
             return super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
         try:
             code = super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
-        except BaseException as error:
-            if isinstance(error, SystemExit):
-                raise
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the last one to catch anything; --debug shows all of it
             if debug and not isinstance(error, click.ClickException):
                 traceback.print_exception(error)
             sys.exit(_explained(error))

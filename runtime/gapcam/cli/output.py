@@ -15,13 +15,17 @@ from gapcam.frame import Frame
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """A row as a line of JSON."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    """A row as a line of JSON, in UTF-8 whatever file names it holds."""
+    return _encodable(json.dumps(row, ensure_ascii=False, allow_nan=False))
 
 
 def display_name(path: Path) -> str:
     """A path as text that can be encoded; a file name may hold bytes that are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    return _encodable(str(path))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class JsonLines:

@@ -1,0 +1,153 @@
+"""The overlay, against a naive one in floating point."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from small_models import a_contract, fake_red_and_blue
+
+import gapcam
+from gapcam.geometry import place
+from gapcam.overlay import COLORMAPS, blend, draw_boxes, draw_caption
+
+RNG = np.random.default_rng(0)
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A map in [0, 1] as an upsampled one is: smooth over many pixels."""
+    return np.clip(cv2.resize(RNG.random((5, 5)).astype(np.float32), (width, height)), 0, 1)
+
+
+def naive(frame: np.ndarray, heat: np.ndarray, placement: gapcam.Placement, colormap: str, alpha: float) -> np.ndarray:
+    """Resize in float32, colours interpolated between the table's, blended in float64."""
+    seen = placement.frame_rect
+    levels = cv2.resize(heat, (seen.width, seen.height)).astype(np.float64) * 255
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap])[:, 0].astype(np.float64)
+    colors = np.stack([np.interp(levels, np.arange(256), table[:, channel]) for channel in range(3)], axis=-1)
+    out = frame.astype(np.float64)
+    out[seen.rows, seen.columns] = alpha * colors + (1 - alpha) * out[seen.rows, seen.columns]
+    return out
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
+@pytest.mark.parametrize("size", [(270, 480), (480, 270), (31, 47), (1, 1), (3, 5000)])
+@pytest.mark.parametrize(("colormap", "alpha"), [("jet", 0.5), ("turbo", 0.3), ("viridis", 1.0)])
+def test_it_differs_from_the_naive_one_by_a_level_of_the_map_at_most(
+    size: tuple[int, int], resize: str, colormap: str, alpha: float
+) -> None:
+    """The bound: 1 level of 256 from rounding the map twice, times the colour map's steepest step, and a rounding."""
+    placement = place(size, gapcam.Preprocessing(size=(112, 112), resize=resize))  # type: ignore[arg-type]
+    frame, heat = noise(*size), smooth(placement.input_rect.height, placement.input_rect.width)
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap]).astype(int)
+    bound = alpha * 1.1 * np.abs(np.diff(table, axis=0)).max() + 0.6
+    got = blend(frame, heat, placement, colormap=colormap, alpha=alpha)
+    assert got.dtype == np.uint8
+    assert np.abs(got - naive(frame, heat, placement, colormap, alpha)).max() <= bound
+
+
+def test_alpha_0_is_the_frame_and_alpha_1_the_colours() -> None:
+    frame, heat = noise(20, 30), smooth(20, 30)
+    placement = place((20, 30), gapcam.Preprocessing(size=(20, 30)))
+    np.testing.assert_array_equal(blend(frame, heat, placement, alpha=0), frame)
+    colors = cv2.applyColorMap((heat * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_JET)
+    np.testing.assert_array_equal(blend(frame, heat, placement, alpha=1), colors)
+
+
+@pytest.mark.parametrize("colormap", sorted(COLORMAPS))
+def test_every_colour_map_of_opencv_works_by_its_name(colormap: str) -> None:
+    frame, heat = noise(4, 256), np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(4, axis=0)
+    placement = place((4, 256), gapcam.Preprocessing(size=(4, 256)))
+    expected = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], getattr(cv2, f"COLORMAP_{colormap.upper()}"))
+    np.testing.assert_array_equal(blend(frame, heat, placement, colormap=colormap, alpha=1)[:1], expected)
+
+
+def test_a_frame_that_is_not_contiguous_is_blended_the_same() -> None:
+    frame, heat = noise(40, 60), smooth(32, 32)
+    for view in (frame[::-1], frame[:, ::2], frame[..., ::-1]):
+        placement = place(view.shape[:2], gapcam.Preprocessing(size=(32, 32)))
+        np.testing.assert_array_equal(blend(view, heat, placement), blend(view.copy(), heat, placement))
+
+
+@pytest.fixture
+def result() -> gapcam.Result:
+    return gapcam.Session(fake_red_and_blue(a_contract((16, 16), resize="crop")))(noise(30, 50))
+
+
+def test_the_frame_stays_as_it_was_and_so_do_pixels_outside_the_crop(result: gapcam.Result) -> None:
+    before = result.frame.copy()
+    image = result.overlay()
+    np.testing.assert_array_equal(result.frame, before)
+    np.testing.assert_array_equal(image[:, :10], before[:, :10])
+    np.testing.assert_array_equal(image[:, 40:], before[:, 40:])
+    assert (image[:, 10:40] != before[:, 10:40]).any()
+
+
+def test_out_is_written_and_given_back(result: gapcam.Result) -> None:
+    out = np.zeros_like(result.frame)
+    assert result.overlay(out=out) is out
+    np.testing.assert_array_equal(out, result.overlay())
+
+
+def test_the_overlay_shows_the_class_asked_for(result: gapcam.Result) -> None:
+    assert (result.overlay("red") != result.overlay("blue")).any()
+
+
+@pytest.mark.parametrize("shape", [(30, 51, 3), (30, 50), (50, 30, 3)])
+def test_an_out_unlike_the_frame_is_refused(result: gapcam.Result, shape: tuple[int, ...]) -> None:
+    with pytest.raises(gapcam.FrameError, match=r"np\.empty_like"):
+        result.overlay(out=np.zeros(shape, np.uint8))
+
+
+def test_an_out_of_another_dtype_is_refused(result: gapcam.Result) -> None:
+    with pytest.raises(gapcam.FrameError, match="float32"):
+        result.overlay(out=np.zeros((30, 50, 3), np.float32))  # type: ignore[arg-type]
+
+
+def test_an_unknown_colour_map_and_a_wrong_alpha_are_refused(result: gapcam.Result) -> None:
+    with pytest.raises(gapcam.UsageError, match=r"Did you mean 'viridis'\?"):
+        result.overlay(colormap="Viridid")
+    for alpha in (-0.1, 1.1, float("nan")):
+        with pytest.raises(gapcam.UsageError, match="alpha"):
+            result.overlay(alpha=alpha)
+
+
+@pytest.mark.parametrize("size", [(200, 300), (1080, 1920)])
+def test_a_box_is_drawn_on_its_border_and_not_inside(size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 128, np.uint8)
+    draw_boxes(image, [gapcam.Box(50, 60, 150.4, 140.4)])
+    assert (image[60, 50:150] == 255).all()
+    assert (image[139, 50:150] == 255).all()
+    assert (image[60:140, 50] == 255).all()
+    assert (image[60:140, 149] == 255).all()
+    assert (image[70:130, 60:140] == 128).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 4000), (4000, 5), (8, 8)])
+def test_boxes_and_captions_on_tiny_frames_do_no_harm(size: tuple[int, int]) -> None:
+    image = noise(*size)
+    draw_boxes(image, [gapcam.Box(0, 0, size[1], size[0]), gapcam.Box(0, 0, 0.2, 0.2)])
+    draw_caption(image, "a caption")
+    assert image.shape == (*size, 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["cat 0.93", "a very long label, such as ImageNet has some, and longer still " * 2, "chat égyptien"]
+)
+@pytest.mark.parametrize("size", [(480, 640), (1080, 1920), (2160, 300)])
+def test_a_caption_stays_in_the_top_part_and_leaves_the_rest(size: tuple[int, int], text: str) -> None:
+    image = np.full((*size, 3), 128, np.uint8)
+    draw_caption(image, text)
+    assert (image[size[0] // 2 :] == 128).all()
+    assert (image[:, -1] == 128).all() or "long" in text or size == (2160, 300)
+    assert (image > 200).any() or "long" in text  # white letters
+
+
+def test_an_overlay_takes_boxes_and_a_caption(result: gapcam.Result) -> None:
+    plain = result.overlay()
+    assert (result.overlay(boxes=[gapcam.Box(12, 3, 30, 20)]) != plain).any()
+    assert (gapcam.Session(fake_red_and_blue())(noise(200, 300)).overlay(caption="red 0.5")[:20, :20] == 0).any()
