@@ -13,7 +13,7 @@ from gapcam.errors import BackendError, MissingExtraError, ModelError
 
 try:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+    from onnxruntime.capi import onnxruntime_pybind11_state as pybind11_state
 except ModuleNotFoundError as missing:
     raise MissingExtraError("onnxruntime", "cpu") from missing
 
@@ -24,20 +24,17 @@ _PROVIDER = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64"}
 """ONNX Runtime's names of types where NumPy's differ."""
 
-# ONNX Runtime's exceptions have no base of their own; RuntimeError and ValueError come from its binding.
-_BAD_FILE = (ort_errors.InvalidProtobuf, ort_errors.NoModel, ort_errors.NoSuchFile, ort_errors.InvalidGraph)
-_FAILURES = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-    ort_errors.EngineError,
-    ort_errors.EPFail,
-    ort_errors.NotFound,
-    RuntimeError,
+_STATES = (
+    "EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile",
+    "NotFound", "NotImplemented", "RuntimeException",
+)  # fmt: skip
+"""ONNX Runtime's exceptions: they have no base of their own, and older versions have fewer."""
+
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(getattr(pybind11_state, name) for name in _STATES if hasattr(pybind11_state, name)),
+    RuntimeError,  # these two come from its Python binding
     ValueError,
 )
-ORT_ERRORS = (*_BAD_FILE, *_FAILURES)
 """All that ONNX Runtime raises when it cannot load or run a model."""
 
 
@@ -90,7 +87,7 @@ class OnnxRuntimeBackend:
         (name,) = self.inputs
         try:
             return list(self._session.run(list(outputs), {name: image}))
-        except _FAILURES as error:
+        except ORT_ERRORS as error:
             raise BackendError(f"ONNX Runtime failed on an input of shape {image.shape}: {_one_line(error)}") from error
 
     def close(self) -> None:
