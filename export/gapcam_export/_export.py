@@ -17,8 +17,8 @@ from gapcam.contract import CONTRACT_VERSION, IMAGE, LOGITS, Color, Contract, He
 from gapcam.errors import UsageError
 from gapcam_export.atomic_file import check_writable, write_atomically
 from gapcam_export.errors import SourceError
-from gapcam_export.graph import fix_dimension, graph_inputs
-from gapcam_export.head import find_head
+from gapcam_export.graph import fix_dimension, graph_inputs, rename_tensor
+from gapcam_export.head import find_head, find_logits
 from gapcam_export.labels import labels_for
 from gapcam_export.photographs import default_photographs, photographs_in
 from gapcam_export.report import Report, summarize
@@ -139,7 +139,7 @@ def export(
     exported = msgspec.structs.replace(preprocessing, embedded=preprocessing.embedded or embed)
 
     step(f"verifying on {len(frames)} images")
-    reference = classifier.reference or OnnxReference(original, head)
+    reference = classifier.reference or OnnxReference(original)
     measured = verify(model, exported, preprocessing, frames, reference)
     check(measured)
 
@@ -155,7 +155,6 @@ def export(
         verification=measured,
     )
     write_contract(model, contract)
-    onnx.checker.check_model(model)
     content = model.SerializeToString()
     write_atomically(output, content)
     return Report(
@@ -198,7 +197,7 @@ def _check_arguments(
 def _classifier_from_torch(
     loaded: TorchSource, size: tuple[int, int] | None, opset: int | None, notes: list[str], *, static_batch: bool
 ) -> _Classifier:
-    from gapcam_export.onnx_from_torch import onnx_from_torch, sha256_of_weights, torch_logits
+    from gapcam_export.onnx_from_torch import onnx_from_torch, sha256_of_weights, torch_forward
 
     preprocessing = loaded.preprocessing
     if preprocessing is None:
@@ -207,13 +206,21 @@ def _classifier_from_torch(
             notes.append(f"the input size was assumed to be {_DEFAULT_SIZE[0]}x{_DEFAULT_SIZE[1]}; --size H W sets it")
     if size is not None:
         preprocessing = msgspec.structs.replace(preprocessing, size=size)
+    model = onnx_from_torch(loaded.model, preprocessing.size, opset=opset, static_batch=static_batch)
+    output = LOGITS
+    if find_logits(model.graph, LOGITS) != LOGITS:
+        output = "probabilities"
+        rename_tensor(model.graph, LOGITS, output)
+        notes.append(
+            f"the network ends in a Softmax; its output is called {output!r}, and {LOGITS!r} is what goes into it"
+        )
     return _Classifier(
-        model=onnx_from_torch(loaded.model, preprocessing.size, opset=opset, static_batch=static_batch),
-        output=LOGITS,
+        model=model,
+        output=output,
         source=Source(spec=loaded.spec, sha256=sha256_of_weights(loaded.model), checkpoint=loaded.checkpoint),
         preprocessing=preprocessing,
         labels=(),
-        reference=TorchReference(lambda images: torch_logits(loaded.model, images)),
+        reference=TorchReference(lambda images: torch_forward(loaded.model, images), output),
     )
 
 

@@ -30,7 +30,8 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: the file is absent, damaged, would run code when loaded, or its keys or shapes do not fit.
     """
-    weights = {name.removeprefix("module."): value for name, value in _read(path).items()}
+    read = _read(path)
+    weights = {name.removeprefix("module."): value for name, value in read.items()}
     wanted = model.state_dict()
     # BatchNorm's counter of training batches is in some checkpoints and not in others; inference does not read it.
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
@@ -52,7 +53,11 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
             + "\n".join(listed)
             + "\nCheck that SOURCE builds the network (and the number of classes) that the checkpoint was trained with."
         )
-    model.load_state_dict(weights, strict=False)
+    # Modules keep a version of their layout beside their weights, and some refuse weights without; safetensors has none.
+    layout = getattr(read, "_metadata", wanted._metadata)  # type: ignore[attr-defined]  # torch sets it on its dicts
+    wanted.update({key: weights[key] for key in wanted if key in weights})
+    wanted._metadata = layout  # type: ignore[attr-defined]
+    model.load_state_dict(wanted)
 
 
 def _some(keys: list[str]) -> str:

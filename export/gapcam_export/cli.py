@@ -105,7 +105,7 @@ def _print(made: Report) -> None:
     proof = Table(title=f"Verified on {measured.images} images", title_justify="left")
     for heading in ("check", "measured", "at most"):
         proof.add_column(heading, justify="left" if heading == "check" else "right")
-    against = f"logits against {measured.reference}"
+    against = f"outputs against {measured.reference}"
     for check, value, limit in (
         ("logit = mean(map) + bias, all classes (relative)", measured.identity_error, measured.identity_tolerance),
         (f"{against} (relative)", measured.source_error, measured.source_tolerance),

@@ -116,6 +116,13 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
             break
     else:
         raise _no_average_pooling(probe, features, later)
+    # Pooling may go in steps (rows, then columns): f is what goes into the first of them.
+    for earlier in reversed(spatial[:-1]):
+        earlier_layout = probe.mean_layout(earlier, pooled)
+        if earlier_layout is None:
+            break
+        if observed[earlier].size > observed[features].size:
+            features, layout = earlier, earlier_layout
 
     feature_shape = _feature_shape(observed[features], layout, image)
     weights, bias = probe.affine_tail(pooled, logits)

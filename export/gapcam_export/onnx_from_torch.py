@@ -67,10 +67,11 @@ def onnx_from_torch(
     return exported
 
 
-def torch_logits(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network's own logits [N,K] for images [N,3,H,W], one at a time as a device would."""
+def torch_forward(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The network's own answers [N,K] to images [N,3,H,W]."""
     with torch.no_grad():
-        return np.concatenate([model(torch.from_numpy(image[None])).numpy() for image in images])
+        answers: NDArray[np.float32] = model(torch.from_numpy(images)).numpy()
+        return answers
 
 
 def sha256_of_weights(model: nn.Module) -> str:

@@ -10,6 +10,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from gapcam.backends.onnxruntime import ORT_ERRORS
+from gapcam.errors import ModelError
 from gapcam_export.graph import graph_inputs, nodes_between, tensors_read
 
 # Vectors of one run: what a shape-only input costs in memory is multiplied by it.
@@ -18,12 +20,33 @@ _CHUNK = 64
 Array = NDArray[Any]
 
 
-def onnx_session(model: onnx.ModelProto | bytes) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU that keeps its log to errors."""
+def onnx_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU.
+
+    Raises:
+        ModelError: ONNX Runtime does not know an operator or a version of it, or finds the graph wrong.
+    """
     options = ort.SessionOptions()
-    options.log_severity_level = 3
-    content = model if isinstance(model, bytes) else model.SerializeToString()
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # what is wrong becomes an exception
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as error:
+        raise ModelError(
+            f"ONNX Runtime {ort.__version__} cannot load the model: {' '.join(str(error).split())}"
+        ) from error
+
+
+def run_session(session: ort.InferenceSession, names: Sequence[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs of these names.
+
+    Raises:
+        ModelError: ONNX Runtime fails on these inputs.
+    """
+    try:
+        return dict(zip(names, session.run(list(names), dict(feeds)), strict=True))
+    except ORT_ERRORS as error:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
+        raise ModelError(f"ONNX Runtime fails to run the model on {shapes}: {' '.join(str(error).split())}") from error
 
 
 def observe(model: onnx.ModelProto, names: Sequence[str], image: Array) -> dict[str, Array]:
@@ -39,8 +62,7 @@ def observe(model: onnx.ModelProto, names: Sequence[str], image: Array) -> dict[
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     (fed,) = graph_inputs(model.graph)
-    values = onnx_session(probe).run(list(names), {fed.name: image})
-    return dict(zip(names, values, strict=True))
+    return run_session(onnx_session(probe), names, {fed.name: image})
 
 
 class Section:

@@ -228,9 +228,8 @@ def _read_onnx(path: Path) -> OnnxSource:
         raise SourceError(f"{path} is no ONNX model: it holds no graph ({len(content)} bytes).")
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise SourceError(f"{path} is no valid ONNX model: {error}") from error
+        raise SourceError(f"the weights that {path} keeps in other files cannot be read: {error}") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     contract = contract_from_metadata(metadata, path.name) if METADATA_KEY in metadata else None
     return OnnxSource(path.name, model, hashlib.sha256(content).hexdigest(), contract)

@@ -119,7 +119,10 @@ def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
 
 
 def _refuse_taken_names(outputs: set[str], head: FoundHead) -> None:
-    fine = {head.logits: LOGITS, head.features: FEATURES if head.layout == "nchw" else ""}
+    fine = {
+        head.logits: LOGITS if len(head.logits_shape) == 1 else "",
+        head.features: FEATURES if head.layout == "nchw" else "",
+    }
     taken = sorted(name for name in outputs & {LOGITS, *ADDED_OUTPUTS} if fine.get(name) != name)
     if taken:
         raise ModelError(
@@ -134,35 +137,39 @@ class _Tapping:
     def __init__(self, graph: onnx.GraphProto, head: FoundHead, outputs: set[str], batch: int | str) -> None:
         self._graph, self._head, self._outputs, self._batch = graph, head, outputs, batch
         self.classes = len(head.bias)
+        self._logits = head.logits
+        if head.logits == LOGITS and len(head.logits_shape) != 1:  # [N,K,1,1], say
+            self._logits = unused_name(graph, f"{LOGITS}_source")
+            rename_tensor(graph, LOGITS, self._logits)
         self._channels, self._height, self._width = head.feature_shape
 
     def replace_tail(self) -> None:
         """logits = W pooled + b, with W and b among the initializers under the contract's names."""
         graph, head = self._graph, self._head
-        index = next(i for i, node in enumerate(graph.node) if head.logits in node.output)
+        index = next(i for i, node in enumerate(graph.node) if self._logits in node.output)
         tail_end = graph.node[index]
-        tail_end.output[list(tail_end.output).index(head.logits)] = unused_name(graph, f"{head.logits}_source")
-        for name, value in ((CAM_WEIGHTS, head.weights), (CAM_BIAS, head.bias)):
-            self._free(name)
-            graph.initializer.append(numpy_helper.from_array(value, name))
-            self._output(name, TensorProto.FLOAT, value.shape, batched=False)
+        tail_end.output[list(tail_end.output).index(self._logits)] = unused_name(graph, f"{self._logits}_source")
         vector = unused_name(graph, "pooled_vector")
         nodes = [
             helper.make_node("Flatten", [head.pooled], [vector], axis=1),
             helper.make_node("Gemm", [vector, CAM_WEIGHTS, CAM_BIAS], [LOGITS], transB=1),
         ]
-        if head.logits != LOGITS:
+        if self._logits != LOGITS:
             self._free(LOGITS)
-            nodes.append(self._reshape(LOGITS, head.logits, head.logits_shape))
-            self._output(LOGITS, TensorProto.FLOAT, (self.classes,))
+            nodes.append(self._reshape(LOGITS, self._logits, head.logits_shape))
+        self._output_logits()
+        for name, value in ((CAM_WEIGHTS, head.weights), (CAM_BIAS, head.bias)):
+            self._free(name)
+            graph.initializer.append(numpy_helper.from_array(value, name))
+            self._output(name, TensorProto.FLOAT, value.shape, batched=False)
         for position, node in enumerate(nodes, start=index):
             graph.node.insert(position, node)
 
     def expose_logits(self) -> None:
-        if self._head.logits != LOGITS:
+        if self._logits != LOGITS:
             self._free(LOGITS)
-            self._add("Flatten", [self._head.logits], LOGITS, axis=1)
-            self._output(LOGITS, TensorProto.FLOAT, (self.classes,))
+            self._add("Flatten", [self._logits], LOGITS, axis=1)
+        self._output_logits()
 
     def expose_features(self) -> None:
         name, layout = self._head.features, self._head.layout
@@ -232,6 +239,10 @@ class _Tapping:
     def _free(self, name: str) -> None:
         """Make sure that nothing in the graph has this name."""
         rename_tensor(self._graph, name, unused_name(self._graph, f"{name}_source"))
+
+    def _output_logits(self) -> None:
+        if LOGITS not in self._outputs:
+            self._output(LOGITS, TensorProto.FLOAT, (self.classes,))
 
     def _output(self, name: str, dtype: int, shape: tuple[int, ...], *, batched: bool = True) -> None:
         dims: list[int | str] = [self._batch, *shape] if batched else list(shape)

@@ -23,8 +23,7 @@ from gapcam.contract import (
 from gapcam.errors import VerificationError
 from gapcam.identity import identity_error
 from gapcam_export.graph import graph_inputs
-from gapcam_export.head import FoundHead
-from gapcam_export.section import Array, onnx_session
+from gapcam_export.section import Array, onnx_session, run_session
 
 IDENTITY_TOLERANCE = 1e-4
 # Torch and ONNX Runtime sum in other orders; what is wrong rather than rounded is off by orders of magnitude more.
@@ -40,45 +39,40 @@ class Reference(Protocol):
     tolerance: float
 
     def __call__(self, image: Array) -> dict[str, Array]:
-        """The source's own answers to one image without batch axis: `logits`, and each output that was there."""
+        """The outputs that the source has of its own, by the names they keep, for one image without batch axis."""
 
 
 class TorchReference:
-    """A PyTorch network; `logits` takes [N,3,H,W] float32 and gives [N,K]."""
+    """A PyTorch network.
+
+    Args:
+        forward: takes [N,3,H,W] float32 and gives [N,K].
+        output: what that is called in the exported model: the logits, or their Softmax.
+    """
 
     name, tolerance = "torch", TORCH_TOLERANCE
 
-    def __init__(self, logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
-        self._logits = logits
+    def __init__(self, forward: Callable[[NDArray[np.float32]], NDArray[np.float32]], output: str) -> None:
+        self._forward, self._output = forward, output
 
     def __call__(self, image: Array) -> dict[str, Array]:
         """See `Reference`."""
-        return {LOGITS: self._logits(image[None].astype(np.float32, copy=False))[0]}
+        return {self._output: self._forward(image[None].astype(np.float32, copy=False))[0]}
 
 
 class OnnxReference:
-    """An ONNX model as it was before it was tapped, with all its outputs; its logits from a second copy."""
+    """An ONNX model as it was before it was tapped, with all outputs that it had."""
 
     name, tolerance = "onnxruntime", ONNX_TOLERANCE
 
-    def __init__(self, model: onnx.ModelProto, head: FoundHead) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
         (self._input,) = graph_inputs(model.graph)
         self._outputs = [value.name for value in model.graph.output]
         self._session = onnx_session(model)
-        self._logits = head.logits
-        self._logits_session = self._session
-        if head.logits not in self._outputs:
-            with_logits = onnx.ModelProto()
-            with_logits.CopyFrom(model)
-            with_logits.graph.output.append(onnx.ValueInfoProto(name=head.logits))
-            self._logits_session = onnx_session(with_logits)
 
     def __call__(self, image: Array) -> dict[str, Array]:
         """See `Reference`."""
-        answers = _run(self._session, self._outputs, self._input.name, image)
-        answers.update(_run(self._logits_session, [self._logits], self._input.name, image))
-        answers[LOGITS] = answers.pop(self._logits) if self._logits not in self._outputs else answers[self._logits]
-        return answers
+        return _run(self._session, self._outputs, self._input.name, image)
 
 
 def verify(
@@ -106,15 +100,15 @@ def verify(
     cosines, agreements = [], []
     for frame in frames:
         got = _run(session, names, IMAGE, gapcam.preprocess(frame, exported))
-        logits, weights, bias = got[LOGITS], got.get(CAM_WEIGHTS), got.get(CAM_BIAS)
-        identity = _worse(identity, identity_error(logits[None], got[FEATURES][None], weights, bias))
-        expected = reference(gapcam.preprocess(frame, original))
-        max_abs = _worse(max_abs, float(np.abs(logits - expected[LOGITS].reshape(-1)).max()))
-        for name, value in expected.items():
-            difference = np.abs(got[name].reshape(-1) - value.reshape(-1)).max()
-            relative = _worse(relative, float(difference) / _scale(value))
-        cosines.append(_cosine(logits, expected[LOGITS].reshape(-1)))
-        agreements.append(int(logits.argmax()) == int(expected[LOGITS].argmax()))
+        features, weights, bias = got[FEATURES], got.get(CAM_WEIGHTS), got.get(CAM_BIAS)
+        identity = _worse(identity, identity_error(got[LOGITS][None], features[None], weights, bias))
+        for name, expected in reference(gapcam.preprocess(frame, original)).items():
+            answer, wanted = got[name].reshape(-1), expected.reshape(-1)
+            difference = float(np.abs(answer - wanted).max())
+            max_abs = _worse(max_abs, difference)
+            relative = _worse(relative, difference / _scale(wanted))
+            cosines.append(_cosine(answer, wanted))
+            agreements.append(int(answer.argmax()) == int(wanted.argmax()))
     return Verification(
         images=len(frames),
         identity_error=identity,
@@ -132,7 +126,7 @@ def _run(session: ort.InferenceSession, names: Sequence[str], fed: str, image: A
     """Outputs for one image, without batch axis where they have one; filled up where the batch is fixed."""
     batch = session.get_inputs()[0].shape[0]
     images = np.repeat(image[None], batch if isinstance(batch, int) else 1, axis=0)
-    values = dict(zip(names, session.run(list(names), {fed: images}), strict=True))
+    values = run_session(session, names, {fed: images})
     return {name: value if name in (CAM_WEIGHTS, CAM_BIAS) else value[0] for name, value in values.items()}
 
 

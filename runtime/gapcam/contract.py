@@ -40,6 +40,7 @@ TOPK_MAPS = "topk_maps"
 Side = Annotated[int, msgspec.Meta(ge=1)]
 Resize = Literal["squash", "crop", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Color = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
@@ -80,7 +81,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
     crop_pct: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     interpolation: Interpolation = "bilinear"
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
-    color: Literal["rgb", "bgr"] = "rgb"
+    color: Color = "rgb"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     embedded: bool = False
@@ -121,10 +122,11 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         images: how many real images were used.
         identity_error: max over images and classes of |logit_c - mean(M_c) - b_c| / max_c |logit_c|.
         identity_tolerance: what that may be at most.
-        source_max_abs: max |difference| between the source's logits and the exported ones.
-        source_error: the same over max |logit|.
+        source_max_abs: max |difference| between an output that the source has (its logits, mostly) and the same output
+            of the exported model.
+        source_error: the same over the output's largest absolute value.
         source_tolerance: what that may be at most.
-        source_cosine: least cosine similarity of the two logit vectors over the images.
+        source_cosine: least cosine similarity of the two vectors over the images.
         source_top1: fraction of images on which both name the same class.
         reference: what ran the source: "torch" or "onnxruntime".
     """

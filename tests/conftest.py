@@ -1,0 +1,45 @@
+"""What all tests share: the demo's model, exported once for all test processes, and real images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[1]
+# Images with labels and boxes that may not be copied into the project.
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def demo_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """EfficientNet-Lite0 with its ImageNet weights, as `make demo` exports it."""
+    from gapcam_export.demo import export_demo_model
+
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    path = shared / "efficientnet_lite0.onnx"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            export_demo_model(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cat() -> NDArray[np.uint8]:
+    """Scikit-image's photograph of a cat, 300 x 451 x 3 uint8 BGR."""
+    from gapcam_export.photographs import photograph
+
+    return photograph("chelsea")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real images; tests that need it are skipped where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real images: {DATA} is absent")
+    return DATA

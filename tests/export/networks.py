@@ -1,0 +1,116 @@
+"""Small networks that the tests export, and what makes a network's numbers worth comparing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # as everybody calls it
+
+
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a network numbers such that nothing agrees because all is zero, one, or tiny.
+
+    BatchNorm gets statistics and an affine map of its own, and every parameter that was initialised to a constant
+    (a head of zeros, a layer scale of 1e-6) random values of a trained network's size.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() > 1 and parameter.std() < 1e-3:
+                noise = torch.empty_like(parameter).normal_(0, 0.2, generator=generator)
+                parameter.copy_(noise + (1 if parameter.mean() > 0.5 else 0))
+    return model.eval()
+
+
+class GapNetwork(nn.Module):
+    """Two convolutions with a squeeze-and-excite block between them, GAP, one linear layer; 5 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.squeeze = nn.Conv2d(8, 8, 1)
+        self.last = nn.Sequential(nn.Conv2d(8, 12, 3, stride=4, padding=1), nn.BatchNorm2d(12), nn.ReLU())
+        self.head = nn.Linear(12, 5)
+
+    def features(self, image: Tensor) -> Tensor:
+        """[N,12,H/16,W/16]."""
+        x = self.stem(image)
+        x = x * torch.sigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return self.last(x)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image).mean((2, 3)))
+
+
+class ManyLayersInHead(GapNetwork):
+    """GAP, then BatchNorm, Dropout, a linear layer without bias, and a second one: still affine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.BatchNorm1d(12), nn.Dropout(), nn.Linear(12, 7, bias=False), nn.Linear(7, 5))
+
+
+class WithSoftmax(GapNetwork):
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image).softmax(1)
+
+
+class MaxPooled(GapNetwork):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image).amax((2, 3)))
+
+
+class WithNoise(GapNetwork):
+    """Dropout that somebody forgot to switch off."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(F.dropout(self.features(image), 0.5, training=True).mean((2, 3)))
+
+
+class TwoOutputs(GapNetwork):
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(image)
+        return self.head(features.mean((2, 3))), features
+
+
+def seeded(network: type[nn.Module]) -> nn.Module:
+    """The same numbers at each call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return randomize(network())
+
+
+def gap_network() -> nn.Module:
+    return seeded(GapNetwork)
+
+
+def many_layers_in_head() -> nn.Module:
+    return seeded(ManyLayersInHead)
+
+
+def with_softmax() -> nn.Module:
+    return seeded(WithSoftmax)
+
+
+def max_pooled() -> nn.Module:
+    return seeded(MaxPooled)
+
+
+def with_noise() -> nn.Module:
+    return seeded(WithNoise)
+
+
+def two_outputs() -> nn.Module:
+    return seeded(TwoOutputs)
+
+
+def a_number() -> int:
+    return 7
+
+
+def broken() -> nn.Module:
+    raise ZeroDivisionError("this factory divides by zero")

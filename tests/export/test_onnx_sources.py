@@ -1,0 +1,263 @@
+"""ONNX files as sources: somebody else's, of other exporters, and gapcam's own given back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+import gapcam
+import gapcam_export
+from gapcam.contract import HeadKind
+from gapcam.errors import ContractError, ModelError, UsageError
+from networks import gap_network, with_softmax
+
+RANDOM = np.random.default_rng(5)
+
+
+def constant(name: str, *shape: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(RANDOM.standard_normal(shape).astype(np.float32), name)
+
+
+def write_model(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    constants: list[onnx.TensorProto],
+    *,
+    image: tuple[int | str, ...] = ("n", 3, 32, 48),
+    outputs: tuple[str, ...] = ("out",),
+    opset: int = 17,
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        constants,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+def convolution() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """data -> f [N,6,8,12], by operators of every opset."""
+    nodes = [
+        helper.make_node("Conv", ["data", "w"], ["c"], strides=[4, 4], kernel_shape=[4, 4]),
+        helper.make_node("Relu", ["c"], ["f"]),
+    ]
+    return nodes, [constant("w", 6, 3, 4, 4)]
+
+
+def maps_of(path: Path, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with gapcam.load(path) as session:
+        return session(frame).maps(range(len(session.labels)))
+
+
+def test_somebodys_file_of_a_network_gives_the_maps_of_the_network(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
+    model = gap_network()
+    program = torch.onnx.export(
+        model, (torch.zeros(2, 3, 64, 64),), dynamo=True, dynamic_shapes=({0: "n"},), input_names=["data"],
+        output_names=["scores"], verbose=False,
+    )  # fmt: skip
+    program.save(tmp_path / "theirs.onnx")
+    gapcam_export.export("networks:gap_network", tmp_path / "direct.onnx", size=(64, 64))
+    report = gapcam_export.export(str(tmp_path / "theirs.onnx"), tmp_path / "from_onnx.onnx")
+
+    assert [tensor.name for tensor in report.outputs] == ["scores", "logits", "cam_weights", "cam_bias", "features"]
+    assert "the input 'data' is now called 'image'" in report.notes
+    np.testing.assert_allclose(
+        maps_of(tmp_path / "from_onnx.onnx", cat), maps_of(tmp_path / "direct.onnx", cat), atol=1e-6
+    )
+
+
+def test_a_model_given_back_to_the_export_gives_the_same_model(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
+    first = gapcam_export.export(
+        "networks:gap_network", tmp_path / "1.onnx", size=(64, 64), mean=(0.1, 0.2, 0.3), emit=("maps", "topk"),
+        embed=True,
+    )  # fmt: skip
+    second = gapcam_export.export(str(tmp_path / "1.onnx"), tmp_path / "2.onnx")
+    assert [tensor.name for tensor in second.outputs] == ["logits", "cam_weights", "cam_bias", "features"]
+    assert second.contract.preprocessing == first.contract.preprocessing
+    np.testing.assert_array_equal(maps_of(tmp_path / "1.onnx", cat), maps_of(tmp_path / "2.onnx", cat))
+
+
+def test_outputs_that_were_there_keep_their_names_and_values_to_the_last_digits(tmp_path: Path) -> None:
+    nodes, constants = convolution()
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["f"], ["features"]),  # an inner name that the contract uses otherwise
+        helper.make_node("Flatten", ["features"], ["cam_weights"]),
+        helper.make_node("MatMul", ["cam_weights", "w2"], ["m"]),
+        helper.make_node("Add", ["m", "b2"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["out"], axis=1),
+    ]
+    path = write_model(tmp_path / "a.onnx", nodes, [*constants, constant("w2", 6, 4), constant("b2", 4)])
+    gapcam_export.export(str(path), tmp_path / "b.onnx")
+    image = RANDOM.standard_normal((3, 3, 32, 48)).astype(np.float32)
+    before = ort.InferenceSession(path).run(["out"], {"data": image})[0]
+    after, logits = ort.InferenceSession(tmp_path / "b.onnx").run(["out", "logits"], {"image": image})
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), before, rtol=1e-5)
+
+
+def test_a_softmax_at_the_end_is_seen_and_the_logits_before_it_are_used(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
+    report = gapcam_export.export("networks:with_softmax", tmp_path / "model.onnx", size=(64, 64))
+    assert any("ends in a Softmax" in note for note in report.notes)
+    with gapcam.load(tmp_path / "model.onnx") as session, torch.no_grad():
+        result = session(cat)
+        image = torch.from_numpy(gapcam.preprocess(cat, session.contract.preprocessing))[None]
+        np.testing.assert_allclose(result.scores, with_softmax()(image)[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        [helper.make_node("GlobalAveragePool", ["f"], ["p"])],
+        [helper.make_node("AveragePool", ["f"], ["p"], kernel_shape=[8, 12])],
+        [helper.make_node("ReduceMean", ["f"], ["p"], axes=[2, 3], keepdims=0)],
+        [
+            helper.make_node("ReduceMean", ["f"], ["q"], axes=[3]),
+            helper.make_node("ReduceMean", ["q"], ["p"], axes=[2]),
+        ],
+        [
+            helper.make_node("ReduceSum", ["f", "axes"], ["s"], keepdims=0),
+            helper.make_node("Div", ["s", "count"], ["p"]),
+        ],
+    ],
+    ids=["GlobalAveragePool", "AveragePool", "ReduceMean", "two means", "sum over count"],
+)
+@pytest.mark.parametrize("head", ["Gemm", "MatMul", "Conv"])
+def test_however_pooling_and_head_are_written_they_are_found(
+    tmp_path: Path, pooling: list[onnx.NodeProto], head: str
+) -> None:
+    nodes, constants = convolution()
+    nodes += pooling
+    constants += [
+        numpy_helper.from_array(np.array([2, 3]), "axes"),
+        numpy_helper.from_array(np.float32(96), "count"),
+        numpy_helper.from_array(np.array([0, 6, 1, 1]), "as_image"),
+    ]
+    if head == "Conv":
+        nodes.append(helper.make_node("Reshape", ["p", "as_image"], ["v"]))
+        nodes.append(helper.make_node("Conv", ["v", "w2"], ["c2"]))
+        nodes.append(helper.make_node("Flatten", ["c2"], ["out"]))
+        constants.append(constant("w2", 4, 6, 1, 1))
+    else:
+        nodes.append(helper.make_node("Flatten", ["p"], ["v"]))
+        nodes.append(helper.make_node(head, ["v", "w2"], ["out"]))
+        constants.append(constant("w2", 6, 4))
+    report = gapcam_export.export(str(write_model(tmp_path / "a.onnx", nodes, constants)), tmp_path / "b.onnx")
+    assert report.contract.head.kind is HeadKind.AFFINE
+    assert report.contract.head.tapped == "f"
+    w2 = next(numpy_helper.to_array(tensor) for tensor in constants if tensor.name == "w2").reshape(
+        -1, 4 if head != "Conv" else 6
+    )
+    weights = ort.InferenceSession(tmp_path / "b.onnx").run(
+        ["cam_weights"], {"image": np.zeros((1, 3, 32, 48), np.float32)}
+    )[0]
+    np.testing.assert_array_equal(weights, w2 if head == "Conv" else w2.T)  # read bit for bit
+
+
+def test_class_maps_need_no_weights(tmp_path: Path) -> None:
+    nodes, constants = convolution()
+    nodes += [helper.make_node("GlobalAveragePool", ["f"], ["p"]), helper.make_node("Flatten", ["p"], ["out"])]
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx", emit=("maps", "topk"), topk=2)
+    assert report.contract.head.kind is HeadKind.CLASS_MAPS
+    assert "cam_weights" not in [tensor.name for tensor in report.outputs]
+    image = RANDOM.standard_normal((2, 3, 32, 48)).astype(np.float32)
+    logits, features, maps, classes, best = ort.InferenceSession(tmp_path / "b.onnx").run(
+        ["logits", "features", "maps", "topk_classes", "topk_maps"], {"image": image}
+    )
+    np.testing.assert_array_equal(maps, features)
+    np.testing.assert_allclose(features.mean(axis=(2, 3)), logits, rtol=1e-5)
+    np.testing.assert_array_equal(best, np.stack([features[n, classes[n]] for n in range(2)]))
+
+
+def test_a_fixed_batch_stays_fixed(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
+    nodes, constants = convolution()
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["f"], ["p"]),
+        helper.make_node("Reshape", ["p", "shape"], ["v"]),
+        helper.make_node("Gemm", ["v", "w2"], ["out"]),
+    ]
+    constants += [constant("w2", 6, 4), numpy_helper.from_array(np.array([1, 6]), "shape")]
+    path = write_model(tmp_path / "a.onnx", nodes, constants, image=(1, 3, 32, 48))
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx", emit=("topk",), topk=2)
+    assert str(report.inputs[0]) == "image [1,3,32,48] float"
+    with gapcam.load(tmp_path / "b.onnx") as session:
+        assert len(session.batch([cat, cat, cat])) == 3
+
+
+def test_any_size_becomes_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    nodes, constants = convolution()
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["f"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["v"]),
+        helper.make_node("Gemm", ["v", "w2"], ["out"]),
+    ]
+    path = write_model(tmp_path / "a.onnx", nodes, [*constants, constant("w2", 6, 4)], image=("n", 3, "h", "w"))
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx", size=(40, 64))
+    assert str(report.inputs[0]) == "image [n,3,40,64] float"
+    assert report.contract.preprocessing.size == (40, 64)
+    with pytest.raises(UsageError, match=r"takes images of 40x64 only"):
+        gapcam_export.export(str(tmp_path / "b.onnx"), tmp_path / "c.onnx", size=(32, 32))
+
+
+def test_global_max_pooling_is_refused_with_the_papers_reason(tmp_path: Path) -> None:
+    with pytest.raises(gapcam_export.HeadError, match=r"pooled by their maximum\. A maximum looks at one point"):
+        gapcam_export.export("networks:max_pooled", tmp_path / "model.onnx", size=(64, 64))
+
+
+def test_several_outputs_are_refused_by_name(tmp_path: Path) -> None:
+    nodes, constants = convolution()
+    nodes += [helper.make_node("GlobalAveragePool", ["f"], ["p"]), helper.make_node("Flatten", ["p"], ["out"])]
+    path = write_model(tmp_path / "a.onnx", nodes, constants, outputs=("out", "f"))
+    with pytest.raises(gapcam_export.SourceError, match=r"2 outputs \(out, f\)"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+def test_an_input_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["data"], ["out"])]
+    path = write_model(tmp_path / "a.onnx", nodes, [], image=("n", 10))
+    with pytest.raises(gapcam_export.SourceError, match=r"takes data \[n,10\] float; expected one image"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"\x00" * 5000])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(gapcam_export.SourceError, match=r"a\.onnx is no ONNX model"):
+        gapcam_export.export(str(tmp_path / "a.onnx"), tmp_path / "b.onnx")
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path, demo_model: Path) -> None:
+    content = demo_model.read_bytes()
+    for part in (0.3, 0.9, 0.999):
+        (tmp_path / "a.onnx").write_bytes(content[: int(len(content) * part)])
+        with pytest.raises(gapcam_export.SourceError, match=r"a\.onnx is no"):
+            gapcam_export.export(str(tmp_path / "a.onnx"), tmp_path / "b.onnx")
+
+
+def test_an_operator_that_the_runtime_does_not_know_is_named(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Sparkle", ["data"], ["out"], domain="made.up")]
+    path = write_model(tmp_path / "a.onnx", nodes, [])
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("made.up", 1))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="Sparkle"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+def test_a_contract_of_a_newer_version_is_refused(tmp_path: Path, demo_model: Path) -> None:
+    model = onnx.load(demo_model)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "gapcam")
+    entry.value = entry.value.replace('"contract":1', '"contract":2')
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(ContractError, match="version 2 of the contract; this gapcam knows version 1"):
+        gapcam_export.export(str(tmp_path / "a.onnx"), tmp_path / "b.onnx")
