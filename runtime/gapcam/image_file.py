@@ -36,8 +36,9 @@ def read_image(path: str | os.PathLike[str]) -> Frame:
     data = _read_bytes(path)
     if not data:
         raise DataError(f"{path} is empty; expected an image file")
-    if data.startswith(b"\xff\xd8") and not jpeg_is_whole(data):
-        raise DataError(f"{path} is a JPEG file that is cut off ({len(data)} bytes); copy it again")
+    for name, signature, is_whole in (("JPEG", b"\xff\xd8\xff", jpeg_is_whole), ("PNG", _PNG, png_is_whole)):
+        if data.startswith(signature) and not is_whole(data):
+            raise DataError(f"{path} is a {name} file that is cut off ({len(data)} bytes); copy it again")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -65,6 +66,8 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """In a scan's data 0xFF is followed by 0 (a stuffed byte) or D0..D7 (a restart); anything else is a marker."""
 
@@ -82,4 +85,15 @@ def jpeg_is_whole(data: bytes) -> bool:
             return True
         if kind != 0x01:  # every other marker but TEM brings its segment's length
             at += int.from_bytes(data[at : at + 2], "big")
+    return False
+
+
+def png_is_whole(data: bytes) -> bool:
+    """Whether a PNG stream's chunks reach the last one, IEND; else libpng would write to stderr itself."""
+    at = len(_PNG)
+    while at + 12 <= len(data):  # a chunk: length, kind, that many bytes, checksum
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        at += 12 + length
+        if kind == b"IEND":
+            return at <= len(data)
     return False

@@ -88,6 +88,14 @@ def test_a_progressive_jpeg_cut_off_between_its_scans_is_refused(tmp_path: Path)
         gapcam.read_image(path)
 
 
+def test_nothing_but_our_error_reports_a_cut_png(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = saved(tmp_path / "a.png", PHOTOGRAPH)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(gapcam.DataError, match="PNG file that is cut off"):
+        gapcam.read_image(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_thumbnails_end_is_not_the_pictures_end(tmp_path: Path) -> None:
     jpeg = saved(tmp_path / "a.jpg", PHOTOGRAPH).read_bytes()
     thumbnail = saved(tmp_path / "b.jpg", PHOTOGRAPH[::8, ::8]).read_bytes()

@@ -130,6 +130,15 @@ def test_same_names_from_different_folders_do_not_overwrite_one_another(model: P
     assert all((tmp_path / "out" / name).is_file() for name in names)
 
 
+def test_a_second_run_into_the_folder_of_the_images_does_not_explain_its_own_overlays(
+    model: Path, tmp_path: Path
+) -> None:
+    picture(tmp_path / "photos" / "cat.png")
+    for _ in range(2):
+        assert gapcam_run(model, tmp_path / "photos", "-o", tmp_path / "photos").exit_code == 0
+        assert len(rows(tmp_path / "photos")) == 1
+
+
 def test_an_input_is_never_overwritten_by_an_overlay(model: Path, tmp_path: Path) -> None:
     first, second = picture(tmp_path / "cat.png"), picture(tmp_path / "cat.overlay.png")
     before = second.read_bytes()
@@ -334,6 +343,17 @@ def test_file_names_that_are_no_utf8_do_no_harm(model: Path, tmp_path: Path) -> 
     assert (tmp_path / "out" / row["overlay"]).is_file()
     path.write_bytes(b"no image")
     assert gapcam_run(model, path, "-o", tmp_path / "out").exit_code == 5
+
+
+def test_each_bad_image_is_one_line_on_stderr_and_opencv_adds_none(model: Path, tmp_path: Path) -> None:
+    for suffix in (".bmp", ".tiff", ".png"):
+        whole = picture(tmp_path / f"a{suffix}").read_bytes()
+        (tmp_path / f"a{suffix}").write_bytes(whole[: len(whole) // 2])
+    command = [sys.executable, "-m", "gapcam.cli.main", "run", model, tmp_path / "a.*", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert len(done.stderr.splitlines()) == 3
+    assert all(line.startswith("skipped ") for line in done.stderr.splitlines())
 
 
 def test_an_interrupted_run_keeps_what_is_done_and_ends_with_130(model: Path, tmp_path: Path) -> None:

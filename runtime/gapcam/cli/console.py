@@ -32,3 +32,9 @@ def progress_bar() -> Progress:
 def report(message: str) -> None:
     """A line on stderr, as it is: no markup, no wrapping, above a progress bar if one is shown."""
     stderr.print(message, markup=False, soft_wrap=True)
+
+
+def write_line(line: str) -> None:
+    """A line of results on stdout, at once; a progress bar on the same terminal makes way for it."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

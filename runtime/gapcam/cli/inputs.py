@@ -11,6 +11,9 @@ from gapcam.cli.output import display_name
 from gapcam.errors import DataError
 from gapcam.image_file import SUFFIXES
 
+_OVERLAY = ".overlay"
+"""What an overlay's name has between the image's and the suffix."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
@@ -28,7 +31,8 @@ class InputImage:
 def find_images(arguments: Sequence[str], *, recursive: bool) -> list[InputImage]:
     """The images that arguments name, each once, in the order of the arguments and sorted within each.
 
-    A folder means its files that have an image's suffix; `recursive` includes its subfolders. An argument that is no
+    A folder means its files that have an image's suffix, without overlays that an earlier run left there;
+    `recursive` includes its subfolders. An argument that is no
     existing file or folder and has a "*", "?" or "[" is a pattern, in which "**" spans folders.
     """
     found: dict[Path, InputImage] = {}
@@ -45,7 +49,7 @@ def _expanded(argument: str, recursive: bool) -> Iterable[InputImage]:
             inside = sorted(path.rglob("*") if recursive else path.iterdir())
         except OSError as error:
             return [InputImage(path, f"the folder {path} cannot be read: {error.strerror}")]
-        images = [InputImage(file) for file in inside if file.suffix.lower() in SUFFIXES and file.is_file()]
+        images = [InputImage(file) for file in inside if _is_image(file)]
         hint = "" if recursive else "; --recursive looks into its subfolders"
         return images or [InputImage(path, f"the folder {path} has no images ({' '.join(SUFFIXES)}){hint}")]
     if not path.exists() and glob.has_magic(argument):
@@ -53,6 +57,11 @@ def _expanded(argument: str, recursive: bool) -> Iterable[InputImage]:
         files = [InputImage(Path(name)) for name in names if Path(name).is_file()]
         return files or [InputImage(path, f"no file matches {argument}")]
     return [InputImage(path)]
+
+
+def _is_image(file: Path) -> bool:
+    """By its suffix; an overlay that an earlier run left in the folder is none."""
+    return file.suffix.lower() in SUFFIXES and not file.stem.endswith(_OVERLAY) and file.is_file()
 
 
 def output_names(images: Sequence[InputImage], folder: Path, suffix: str) -> list[Path]:
@@ -65,10 +74,10 @@ def output_names(images: Sequence[InputImage], folder: Path, suffix: str) -> lis
     names = []
     for image in images:
         stem = display_name(Path(image.path.stem))
-        number, name = 1, folder / f"{stem}.overlay{suffix}"
+        number, name = 1, folder / f"{stem}{_OVERLAY}{suffix}"
         while str(name.resolve()).casefold() in taken:
             number += 1
-            name = folder / f"{stem}-{number}.overlay{suffix}"
+            name = folder / f"{stem}-{number}{_OVERLAY}{suffix}"
         taken.add(str(name.resolve()).casefold())
         names.append(name)
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -155,9 +156,12 @@ def run(
       gapcam run model.onnx frames/ -o out/ --normalize fixed --limits 0 20
       gapcam run model.onnx cat.jpg --json --no-overlays | jq .top[0].label
     """  # noqa: D301 - the backspace is click's mark for a paragraph that it must not wrap
+    # What is wrong with an image is reported once, by us. OpenCV reads this when it is loaded.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
     # Here, so that --help needs no OpenCV and no inference engine.
     from gapcam import load, read_image
-    from gapcam.cli.console import progress_bar, report
+    from gapcam.cli.console import progress_bar, report, write_line
     from gapcam.cli.inputs import check_writable, find_images, output_names
     from gapcam.cli.output import JsonLines, display_name, encode_image, json_line, write_whole
     from gapcam.overlay import color_table
@@ -220,11 +224,11 @@ def run(
             if lines is not None:
                 lines.write(row)
             if as_json:
-                click.echo(json_line(row))
+                write_line(json_line(row))
             elif "error" not in row:
-                click.echo(_summary(row))
+                write_line(_summary(row))
     if not as_json:
-        click.echo(_closing(len(inputs) - skipped, skipped, output))
+        write_line(_closing(len(inputs) - skipped, skipped, output))
     if not skipped:
         return ExitCode.DONE
     return ExitCode.PARTIAL if skipped < len(inputs) else ExitCode.DATA
