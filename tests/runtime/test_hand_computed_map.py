@@ -49,7 +49,9 @@ def test_maps_are_those_on_paper(session: gapcam.Session) -> None:
 
 
 def test_clamping_leaves_the_negative_weight_out(session: gapcam.Session) -> None:
-    np.testing.assert_allclose(session(FRAME).map("red", clamp_negative=True), [[3, 0], [3, 0]], atol=1e-6)
+    result = session(FRAME)
+    np.testing.assert_allclose(result.map("red", clamp_negative=True), [[3, 0], [3, 0]], atol=1e-6)
+    np.testing.assert_allclose(result.map("red"), RED_MAP, atol=1e-6)  # the two are kept apart
 
 
 def test_heatmaps_are_those_on_paper(session: gapcam.Session) -> None:

@@ -62,6 +62,15 @@ def test_a_closed_session_says_so_and_its_results_stay_usable() -> None:
     assert result.overlay().shape == FRAME.shape
 
 
+def test_frames_of_a_batch_may_differ_in_size_and_each_keeps_its_own_geometry() -> None:
+    session = gapcam.Session(fake_red_and_blue(a_contract((16, 16), resize="crop")))
+    frames = [FRAME, FRAME[:, :20], FRAME[:5]]
+    for frame, result in zip(frames, session.batch(frames), strict=True):
+        assert result.frame is frame
+        np.testing.assert_array_equal(result.heatmap("red"), session(frame).heatmap("red"))
+        assert result.boxes("red", threshold=0.6) == session(frame).boxes("red", threshold=0.6)
+
+
 def test_an_empty_batch_gives_no_results() -> None:
     assert gapcam.Session(fake_red_and_blue()).batch([]) == []
 
