@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,8 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
             + "\n".join(listed)
             + "\nCheck that SOURCE builds the network (and the number of classes) that the checkpoint was trained with."
         )
-    # Modules keep a version of their layout beside their weights, and some refuse weights without; safetensors has none.
+    # Modules keep a version of their layout beside their weights, and some refuse weights without one; safetensors has
+    # none.
     layout = getattr(read, "_metadata", wanted._metadata)  # type: ignore[attr-defined]  # torch sets it on its dicts
     wanted.update({key: weights[key] for key in wanted if key in weights})
     wanted._metadata = layout  # type: ignore[attr-defined]
@@ -74,7 +76,9 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{path} is no safetensors file, or is truncated: {error}") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of unusual protocols, which are then refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} cannot be loaded safely: it is no PyTorch checkpoint, or it holds more than tensors and would run "

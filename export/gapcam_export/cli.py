@@ -106,12 +106,12 @@ def _print(made: Report) -> None:
     for heading in ("check", "measured", "at most"):
         proof.add_column(heading, justify="left" if heading == "check" else "right")
     against = f"outputs against {measured.reference}"
-    for check, value, limit in (
+    for check, error, limit in (
         ("logit = mean(map) + bias, all classes (relative)", measured.identity_error, measured.identity_tolerance),
         (f"{against} (relative)", measured.source_error, measured.source_tolerance),
         (f"{against} (max abs)", measured.source_max_abs, None),
     ):
-        proof.add_row(check, f"{value:.1e}", "" if limit is None else f"{limit:.0e}")
+        proof.add_row(check, f"{error:.1e}", "" if limit is None else f"{limit:.0e}")
     proof.add_row(f"{against} (least cosine)", f"{measured.source_cosine:.7f}", "")
     proof.add_row("same top-1", f"{measured.source_top1:.0%}", "")
     stdout.print(proof)

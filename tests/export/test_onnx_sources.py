@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from networks import gap_network, with_softmax
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -16,7 +17,6 @@ import gapcam
 import gapcam_export
 from gapcam.contract import HeadKind
 from gapcam.errors import ContractError, ModelError, UsageError
-from networks import gap_network, with_softmax
 
 RANDOM = np.random.default_rng(5)
 

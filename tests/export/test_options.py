@@ -11,13 +11,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from networks import gap_network, many_layers_in_head
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 import gapcam
 import gapcam_export
 from gapcam.contract import CAM_BIAS, CAM_WEIGHTS, FEATURES, HeadKind, contract_from_metadata
-from networks import gap_network, many_layers_in_head
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

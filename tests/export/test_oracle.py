@@ -16,6 +16,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from networks import randomize
 from numpy.typing import NDArray
 from safetensors.torch import save_model
 from torch import Tensor, nn
@@ -23,7 +24,6 @@ from torch import Tensor, nn
 import gapcam
 import gapcam_export
 from gapcam.contract import HeadKind
-from networks import randomize
 
 Matrix = tuple[Tensor, Tensor]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from networks import randomize
 from numpy.typing import NDArray
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
@@ -17,7 +18,6 @@ from torchcam.methods import CAM
 
 import gapcam
 import gapcam_export
-from networks import randomize
 
 CLASSES = (281, 0, 999)
 NETWORKS = {"resnet18": ("layer4", "fc"), "mobilenet_v2": ("features", "classifier.1")}
