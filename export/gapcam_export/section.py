@@ -46,7 +46,10 @@ def run_session(session: ort.InferenceSession, names: Sequence[str], feeds: Mapp
         return dict(zip(names, session.run(list(names), dict(feeds)), strict=True))
     except ORT_ERRORS as error:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-        raise ModelError(f"ONNX Runtime fails to run the model on {shapes}: {' '.join(str(error).split())}") from error
+        raise ModelError(
+            f"ONNX Runtime fails to run the model on {shapes}: {' '.join(str(error).split())} "
+            "If the model takes one image at a time, export it with --static-batch."
+        ) from error
 
 
 def observe(model: onnx.ModelProto, names: Sequence[str], image: Array) -> dict[str, Array]:

@@ -1,21 +1,27 @@
 """README and docs promise only what is there: make targets, commands with their options, and Python that runs.
 
 Every fenced block whose info string is exactly `python` runs, the blocks of one file one after the other in one
-namespace, in a folder that holds the demo's `model.onnx` and a photograph of a cat, `cat.png`. A block that cannot run
-there says so after the language: ```python not-run.
+namespace, in a folder that holds the demo's `model.onnx`, a photograph of a cat, `cat.png`, and a folder `photos` with
+it. In a block that is exactly `sh`, every line that starts with `gapcam` runs there. A block that cannot run there says
+so after the language: ```python not-run.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import cv2
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,7 +53,7 @@ def commands(page: str, program: str) -> Iterator[list[str]]:
     """Argument lists that a Markdown page gives to a program, in shell blocks and in inline code."""
     lines = [match["text"] for match in INLINE.finditer(FENCE.sub("", page))]
     for block in blocks(page):
-        if block.info in SHELLS:
+        if block.info.split(" ")[0] in SHELLS:
             lines += block.text.replace("\\\n", " ").splitlines()
     for line in lines:
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -110,17 +116,42 @@ def test_every_command_and_option_that_is_named_exists(page: Path) -> None:
         assert unknown_parts(words) == [], f"gapcam {' '.join(words)}"
 
 
-@page
-def test_python_on_the_page_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    runnable = [block for block in blocks(page.read_text(encoding="utf-8")) if block.info == "python"]
-    if not runnable:
-        return
-    (tmp_path / "model.onnx").symlink_to(request.getfixturevalue("demo_model"))
-    cv2.imwrite(str(tmp_path / "cat.png"), request.getfixturevalue("cat"))
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_model: Path, cat: NDArray[np.uint8]) -> Path:
+    """The current folder, with what the pages' examples work on."""
+    shutil.copy(demo_model, tmp_path / "model.onnx")
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "cat.png"), cat)
+    cv2.imwrite(str(tmp_path / "photos" / "cat.jpg"), cat)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pages_with(info: str) -> pytest.MarkDecorator:
+    """Parametrises a test with the pages that have such blocks."""
+    found = [page for page in PAGES if any(block.info == info for block in blocks(page.read_text(encoding="utf-8")))]
+    return pytest.mark.parametrize("page", found, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@pages_with("python")
+@pytest.mark.usefixtures("folder")
+def test_python_on_the_page_runs(page: Path) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in runnable:
-        code = "\n" * (block.line - 1) + block.text
-        exec(compile(code, str(page), "exec"), namespace)  # noqa: S102 - the project's own pages
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.info == "python":
+            code = "\n" * (block.line - 1) + block.text
+            exec(compile(code, str(page), "exec"), namespace)  # noqa: S102 - the project's own pages
+
+
+@pages_with("sh")
+def test_commands_on_the_page_run(page: Path, folder: Path) -> None:
+    for block in blocks(page.read_text(encoding="utf-8")):
+        for words in commands(f"```sh\n{block.text}```\n", "gapcam") if block.info == "sh" else ():
+            done = subprocess.run(
+                [sys.executable, "-m", "gapcam.cli.main", *words],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"gapcam {shlex.join(words)}: {done.stderr}"
