@@ -374,3 +374,11 @@ def test_an_interrupted_run_keeps_what_is_done_and_ends_with_130(model: Path, tm
     assert 3 <= len(done) < 400
     assert all((tmp_path / "out" / row["overlay"]).is_file() for row in done)
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_line_is_on_the_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    from gapcam.cli.output import JsonLines
+
+    with JsonLines(tmp_path / "results.jsonl") as lines:
+        lines.write({"image": "first"})
+        assert rows(tmp_path) == [{"image": "first"}]
