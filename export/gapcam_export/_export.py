@@ -200,6 +200,8 @@ def _classifier_from_torch(
     from gapcam_export.onnx_from_torch import onnx_from_torch, sha256_of_weights, torch_forward
 
     preprocessing = loaded.preprocessing
+    if preprocessing is not None and not loaded.checkpoint:
+        notes.append("the network has random weights; --pretrained or --checkpoint FILE gives it trained ones")
     if preprocessing is None:
         preprocessing = _assumed_preprocessing(size or _DEFAULT_SIZE, notes)
         if size is None:

@@ -172,6 +172,11 @@ def test_preprocessing_comes_from_the_model_librarys_record(
     assert loaded.preprocessing.mean == mean
 
 
+def test_a_librarys_network_without_weights_is_said_to_be_random(tmp_path: Path) -> None:
+    report = gapcam_export.export("torchvision:squeezenet1_1", tmp_path / "model.onnx", size=(64, 64))
+    assert "the network has random weights; --pretrained or --checkpoint FILE gives it trained ones" in report.notes
+
+
 def test_what_was_assumed_is_said(tmp_path: Path) -> None:
     report = gapcam_export.export("networks:gap_network", tmp_path / "model.onnx")
     assert report.contract.preprocessing.size == (224, 224)
