@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -23,7 +23,7 @@ from gapcam_export.graph import graph_inputs, necessary_tensors, nodes_between, 
 from gapcam_export.section import Array, Section, observe
 
 Layout = Literal["nchw", "nhwc", "tokens", "channels-tokens"]
-Floats = NDArray[np.floating]
+Floats = NDArray[np.floating[Any]]
 
 # Axes that a layout pools over.
 _SPATIAL_AXES: dict[int, dict[Layout, tuple[int, ...]]] = {

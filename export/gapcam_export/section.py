@@ -111,7 +111,7 @@ class Section:
         )
         self._session = onnx_session(section)
 
-    def __call__(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+    def __call__(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """`target` flattened to [N,-1], for `start` = `values` reshaped to [N, *the shape it has in the network]."""
         shape = self._observed[self._start].shape[1:]
         dtype = self._observed[self._start].dtype

@@ -89,9 +89,12 @@ def normalize(
         low = 0.0
         if high <= 0:
             return np.zeros(values.shape, np.float32)
-    scaled: FloatArray = (values.astype(np.float32, copy=False) - np.float32(low)) * np.float32(1 / (high - low))
-    np.clip(scaled, 0, 1, out=scaled)
-    return scaled
+    # float64, and clipped first: neither a tiny nor a huge span overflows.
+    scaled = values.astype(np.float64)
+    np.clip(scaled, low, high, out=scaled)
+    scaled -= low
+    scaled /= high - low
+    return scaled.astype(np.float32)
 
 
 def check_normalization(method: str, limits: tuple[float, float] | None) -> None:

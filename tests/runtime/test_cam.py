@@ -70,6 +70,12 @@ def test_each_normalisation_by_hand() -> None:
     np.testing.assert_allclose(normalize(values, "fixed", (0, 4)), [[0, 0], [0.5, 1]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("values", [(-4.0, 1.1754944e-38), (0.0, 1e-40), (-3e38, 3e38), (-3e38, 1e-30)])
+@pytest.mark.parametrize("method", ["minmax", "max"])
+def test_a_tiny_or_a_huge_maximum_is_1_without_overflow(values: tuple[float, float], method: str) -> None:
+    np.testing.assert_array_equal(normalize(np.array(values, np.float32), method), [0, 1])  # type: ignore[arg-type]
+
+
 def test_fixed_limits_do_not_follow_the_frame() -> None:
     """What makes a video flicker: the same value in two frames with different maxima."""
     dim, bright = (normalize(np.array([0.0, 5.0, peak]), "fixed", (0, 10))[1] for peak in (6.0, 9.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -158,7 +159,7 @@ def test_the_installed_script_ends_with_the_exit_code(tmp_path: Path) -> None:
 def test_a_reader_that_closes_the_pipe_early_causes_no_traceback(tmp_path: Path) -> None:
     labels = tuple(f"a rather long label {number}" for number in range(2))
     model = red_and_blue(tmp_path / "m.onnx", contract=a_contract(labels=labels))
-    command = f"{sys.executable} -m gapcam.cli.main inspect {model} --json | true"
+    command = f"{shlex.quote(sys.executable)} -m gapcam.cli.main inspect {shlex.quote(str(model))} --json | true"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
