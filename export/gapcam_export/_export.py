@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 
 import gapcam
+from gapcam.atomic_file import check_writable, write_atomically
 from gapcam.contract import CONTRACT_VERSION, IMAGE, LOGITS, Color, Contract, Head, Preprocessing, Resize, Source
 from gapcam.errors import UsageError
-from gapcam_export.atomic_file import check_writable, write_atomically
 from gapcam_export.errors import SourceError
 from gapcam_export.graph import fix_dimension, graph_inputs, rename_tensor
 from gapcam_export.head import find_head, find_logits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,19 +81,3 @@ def encode_image(image: Frame, suffix: str) -> bytes:
         why = " ".join(str(error).split())
     height, width = image.shape[:2]
     raise DataError(f"an overlay of {width} x {height} pixels does not fit {suffix[1:]}: {why}. Try another --format.")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; choose another folder with -o") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -161,9 +161,10 @@ def run(
 
     # Here, so that --help needs no OpenCV and no inference engine.
     from gapcam import load, read_image
+    from gapcam.atomic_file import write_atomically
     from gapcam.cli.console import progress_bar, report, write_line
     from gapcam.cli.inputs import check_writable, find_images, output_names
-    from gapcam.cli.output import JsonLines, display_name, encode_image, json_line, write_whole
+    from gapcam.cli.output import JsonLines, display_name, encode_image, json_line
     from gapcam.overlay import color_table
 
     # Whatever can be wrong with the options is found before any work is done, and before old results are replaced.
@@ -220,7 +221,7 @@ def run(
                 row["error"] = " ".join(str(error).split())
                 report(f"skipped {row['image']}: {row['error']}")
             if picture is not None:  # outside the try: where a result cannot be kept, there is no use in going on
-                write_whole(name, picture)
+                write_atomically(name, picture)
             if lines is not None:
                 lines.write(row)
             if as_json:
