@@ -1,0 +1,40 @@
+"""What `gapcam_export` promises to its users."""
+
+from __future__ import annotations
+
+import inspect
+
+import gapcam
+import gapcam_export
+
+PUBLIC = {
+    "CheckpointError",
+    "ExporterError",
+    "HeadError",
+    "LabelsError",
+    "Report",
+    "SourceError",
+    "TensorSummary",
+    "export",
+}
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    assert set(gapcam_export.__all__) == PUBLIC
+    public = {name for name, value in vars(gapcam_export).items() if not (name[0] == "_" or inspect.ismodule(value))}
+    assert public == PUBLIC
+
+
+def test_every_public_name_has_a_docstring_and_every_error_an_exit_code() -> None:
+    for name in PUBLIC:
+        value = getattr(gapcam_export, name)
+        assert inspect.getdoc(value), name
+        if name.endswith("Error"):
+            assert issubclass(value, gapcam.GapcamError)
+            assert value.exit_code != 0
+
+
+def test_every_argument_of_the_export_is_documented() -> None:
+    documented = inspect.getdoc(gapcam_export.export) or ""
+    for name in inspect.signature(gapcam_export.export).parameters:
+        assert f"    {name}: " in documented
