@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,24 @@ def maps_of(path: Path, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         return session(frame).maps(range(len(session.labels)))
 
 
-def test_somebodys_file_of_a_network_gives_the_maps_of_the_network(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
-    model = gap_network()
-    program = torch.onnx.export(
-        model, (torch.zeros(2, 3, 64, 64),), dynamo=True, dynamic_shapes=({0: "n"},), input_names=["data"],
-        output_names=["scores"], verbose=False,
-    )  # fmt: skip
-    program.save(tmp_path / "theirs.onnx")
+@pytest.mark.parametrize("exporter", ["torch.export", "TorchScript"])
+def test_somebodys_file_of_a_network_gives_the_maps_of_the_network(
+    exporter: str, tmp_path: Path, cat: NDArray[np.uint8]
+) -> None:
+    dynamic: dict[str, object] = {"dynamo": True, "dynamic_shapes": ({0: "n"},)}
+    if exporter == "TorchScript":
+        dynamic = {"dynamo": False, "dynamic_axes": {"data": {0: "n"}}, "opset_version": 13}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older exporter is deprecated; the files that it wrote are not
+        torch.onnx.export(
+            gap_network(),
+            (torch.zeros(2, 3, 64, 64),),
+            tmp_path / "theirs.onnx",
+            input_names=["data"],
+            output_names=["scores"],
+            verbose=False,
+            **dynamic,
+        )
     gapcam_export.export("networks:gap_network", tmp_path / "direct.onnx", size=(64, 64))
     report = gapcam_export.export(str(tmp_path / "theirs.onnx"), tmp_path / "from_onnx.onnx")
 
