@@ -30,6 +30,7 @@ from gapcam.frame import Frame
 from gapcam_bench.environment import Environment, environment
 from gapcam_bench.interleaved import Step, measure, one_opencv_thread
 from gapcam_bench.latency import Latency
+from gapcam_export.photographs import photograph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -141,7 +142,7 @@ def ratios(measured: Mapping[str, Latency]) -> tuple[Ratio, ...]:
 
 def steps_of(model: Path) -> dict[str, Step]:
     """This module's table as functions, ready to run."""
-    frame = photograph()
+    frame = large_photograph()
     with gapcam.load(model, threads=1, session_options=ONE_THREAD) as session:
         result = session(frame)
         image = gapcam.preprocess(frame, session.contract.preprocessing)[None]
@@ -208,12 +209,7 @@ def _onnxruntime_session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def photograph() -> Frame:
+def large_photograph() -> Frame:
     """A photograph of a cat, of the frame's size."""
-    try:
-        import skimage.data
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scikit-image", "export") from error
     height, width = FRAME_SIZE
-    cat = cv2.cvtColor(skimage.data.chelsea(), cv2.COLOR_RGB2BGR)
-    return np.asarray(cv2.resize(cat, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(cv2.resize(photograph("chelsea"), (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)

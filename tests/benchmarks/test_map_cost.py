@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 import gapcam
 from gapcam_bench.__main__ import bench
 from gapcam_bench.latency import Latency
-from gapcam_bench.map_cost import photograph, plain_classifier, ratios, steps_of
+from gapcam_bench.map_cost import large_photograph, plain_classifier, ratios, steps_of
 
 STEPS = ["plain", "features", "map", "copy", "overlay", "naive"]
 
@@ -87,7 +87,7 @@ def test_the_plain_classifier_has_one_output_and_the_same_logits(tiny_model: Pat
 
 def test_the_map_that_is_measured_is_the_one_that_a_result_has(tiny_model: Path) -> None:
     with gapcam.load(tiny_model) as session:
-        expected = session(photograph()).map()
+        expected = session(large_photograph()).map()
     found = steps_of(tiny_model)["map"]()
     np.testing.assert_allclose(np.asarray(found).reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_the_naive_overlay_is_the_same_picture(tiny_model: Path) -> None:
     naive, ours = (np.asarray(steps[name](), np.float32) for name in ("naive", "overlay"))
     difference = np.abs(naive - ours).mean()
     assert difference < 5
-    assert np.abs(ours - photograph()).mean() > 5 * difference
+    assert np.abs(ours - large_photograph()).mean() > 5 * difference
 
 
 def test_without_the_demos_model_the_command_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
