@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from gapcam.cli.console import report as say
-from gapcam.cli.console import stderr, stdout
+from gapcam.cli.console import stdout
 from gapcam.contract import Color, Resize
 
 if TYPE_CHECKING:
@@ -66,12 +68,15 @@ def export_command(source: str, output: str, embed_preprocessing: bool, as_json:
       gapcam export classifier.onnx --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5 -o model.onnx
       gapcam export torchvision:resnet18 --pretrained --emit topk --topk 3 --verify photos/ -o model.onnx
     """  # noqa: D301  # click reads the backspace character
-    with _termination_as_interrupt(), stderr.status("starting") as status:
+    # Bound to what stderr is now, so that the display goes on while PyTorch's chatter is kept from it.
+    screen = Console(file=sys.stderr, highlight=False)
+    # What a factory prints is not the report.
+    with _termination_as_interrupt(), redirect_stdout(sys.stderr), screen.status("starting") as status:
         # Here and not above, so that --help answers at once.
         import gapcam_export
 
         made = gapcam_export.export(
-            source, output, embed=embed_preprocessing, progress=lambda step: _show(status, step), **options
+            source, output, embed=embed_preprocessing, progress=lambda step: _show(screen, status, step), **options
         )
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
@@ -79,8 +84,8 @@ def export_command(source: str, output: str, embed_preprocessing: bool, as_json:
         _print(made)
 
 
-def _show(status: Status, step: str) -> None:
-    if stderr.is_terminal:
+def _show(screen: Console, status: Status, step: str) -> None:
+    if screen.is_terminal:
         status.update(f"{step} ...")
     else:
         say(f"{step} ...")

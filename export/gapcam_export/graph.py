@@ -133,19 +133,29 @@ def remove_unused(graph: onnx.GraphProto) -> None:
     kept.reverse()
     made = {name for node in kept for name in node.output}
     initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    # Files of IR version 3 list initializers among the inputs, too.
+    dropped = {tensor.name for tensor in graph.initializer if tensor.name not in needed}
+    inputs = [value for value in graph.input if value.name not in dropped]
     value_infos = [value for value in graph.value_info if value.name in made]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    del graph.node[:], graph.initializer[:], graph.value_info[:], graph.input[:]
+    graph.input.extend(inputs)
     graph.node.extend(kept)
     graph.initializer.extend(initializers)
     graph.value_info.extend(value_infos)
 
 
 def fix_dimension(graph: onnx.GraphProto, fed: onnx.ValueInfoProto, axis: int, side: int) -> None:
-    """Give a symbolic axis of the input a number, and with it all axes that the graph describes by the same symbol."""
-    dim = fed.type.tensor_type.shape.dim[axis]
-    symbol = dim.dim_param
-    dim.dim_value = side
+    """Give an axis of the input a number, and with it all axes that the graph describes by its symbol.
+
+    A symbol that several axes of the input share, such as "?", says nothing of the others.
+    """
+    dims = fed.type.tensor_type.shape.dim
+    symbol = dims[axis].dim_param
+    shared = [dim.dim_param for dim in dims].count(symbol) > 1
+    dims[axis].dim_value = side
+    if not symbol or shared:
+        return
     for value in (*graph.output, *graph.value_info):
         for other in value.type.tensor_type.shape.dim:
-            if symbol and other.dim_param == symbol:
+            if other.dim_param == symbol:
                 other.dim_value = side

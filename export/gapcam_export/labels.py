@@ -30,7 +30,12 @@ def read_labels(path: Path) -> tuple[str, ...]:
             return msgspec.json.decode(text, type=tuple[str, ...])
         except msgspec.DecodeError as error:
             raise LabelsError(f"{path} should hold a JSON array of names in class order: {error}.") from error
-    return tuple(line.strip() for line in text.rstrip().splitlines())
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    if "" in names:
+        raise LabelsError(
+            f"line {names.index('') + 1} of {path} is empty; expected a name on each line, in class order."
+        )
+    return names
 
 
 def labels_for(classes: int, given: Path | None, inherited: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -53,10 +54,11 @@ def onnx_from_torch(
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+            advice = ["another --opset"] if opset else []
+            advice += [] if static_batch else ["--static-batch"]
             raise ExporterError(
                 f"PyTorch's ONNX exporter could not write the network{f' in opset {opset}' if opset else ''}: "
-                f"{str(error).strip().splitlines()[0]} (--debug shows all). "
-                + ("Try another --opset." if opset else "Try --static-batch, or a newer PyTorch.")
+                f"{_root_cause(error)} (--debug shows all). Try {' or '.join([*advice, 'a newer PyTorch'])}."
             ) from error
     assert program is not None  # noqa: S101  # so it is with dynamo=True
     exported = program.model_proto
@@ -102,15 +104,23 @@ def _try_forward(model: nn.Module, image: torch.Tensor) -> None:
         )
 
 
+def _root_cause(error: BaseException) -> str:
+    """What went wrong first, in a line and without a terminal's colours."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()]
+    return f"{type(error).__name__}: {next((line for line in lines if line), 'no reason given')}"
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and its own deprecations from the user, who can do nothing about them."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep the exporter's progress, logs, graphs and deprecations from the user, who can do nothing about them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

@@ -46,10 +46,7 @@ def run_session(session: ort.InferenceSession, names: Sequence[str], feeds: Mapp
         return dict(zip(names, session.run(list(names), dict(feeds)), strict=True))
     except ORT_ERRORS as error:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-        raise ModelError(
-            f"ONNX Runtime fails to run the model on {shapes}: {' '.join(str(error).split())} "
-            "If the model takes one image at a time, export it with --static-batch."
-        ) from error
+        raise ModelError(f"ONNX Runtime fails to run the model on {shapes}: {' '.join(str(error).split())}") from error
 
 
 def observe(model: onnx.ModelProto, names: Sequence[str], image: Array) -> dict[str, Array]:
@@ -65,7 +62,14 @@ def observe(model: onnx.ModelProto, names: Sequence[str], image: Array) -> dict[
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     (fed,) = graph_inputs(model.graph)
-    return run_session(onnx_session(probe), names, {fed.name: image})
+    session = onnx_session(probe)
+    try:
+        values = run_session(session, names, {fed.name: image})
+    except ModelError as error:
+        if len(image) == 1:
+            raise
+        raise ModelError(f"{error} If it takes one image at a time, export it with --static-batch.") from error
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}  # else a sequence
 
 
 class Section:
@@ -99,11 +103,12 @@ class Section:
             )
             for name in (start, *self._shape_only)
         ]
+        self._target = target if nodes else f"{start}_unchanged"
         graph = onnx.helper.make_graph(
-            nodes or [onnx.helper.make_node("Identity", [start], [f"{start}_unchanged"])],
+            nodes or [onnx.helper.make_node("Identity", [start], [self._target])],
             "section",
             fed,
-            [onnx.ValueInfoProto(name=target if nodes else f"{start}_unchanged")],
+            [onnx.ValueInfoProto(name=self._target)],
             initializer=[tensor for tensor in model.graph.initializer if tensor.name in needed],
         )
         section = onnx.helper.make_model(
@@ -125,6 +130,8 @@ class Section:
             for name in self._shape_only:
                 like = self._observed[name]
                 feeds[name] = np.zeros((self._chunk, *like.shape[1:]), like.dtype)
-            (result,) = self._session.run(None, feeds)
+            (result,) = run_session(self._session, [self._target], feeds).values()
+            if result.size % self._chunk:
+                raise ModelError(f"{self._target!r} is {list(result.shape)} for {self._chunk} images: it mixes them.")
             results.append(result.reshape(self._chunk, -1)[:count])
         return np.concatenate(results)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +73,7 @@ def load_source(spec: str, *, checkpoint: Path | None, pretrained: bool) -> Torc
     """
     if checkpoint is not None and pretrained:
         raise UsageError("--checkpoint and --pretrained were both given; a network has one set of weights. Choose one.")
-    if spec.endswith(".onnx"):
+    if spec.lower().endswith(".onnx") or (Path(spec).is_file() and not spec.endswith(".py")):
         if checkpoint is not None or pretrained:
             raise UsageError(
                 f"{spec} has its weights inside; --checkpoint and --pretrained are for networks in PyTorch."
@@ -96,7 +94,9 @@ def load_source(spec: str, *, checkpoint: Path | None, pretrained: bool) -> Torc
             "weights in the factory, or with --checkpoint."
         )
     else:
-        model, preprocessing = _from_factory(origin, name), None
+        from gapcam_export.factory import network_from_factory
+
+        model, preprocessing = network_from_factory(origin, name), None
     if checkpoint is not None:
         from gapcam_export.checkpoint import load_checkpoint
 
@@ -119,11 +119,12 @@ def _from_torchvision(name: str, *, pretrained: bool) -> tuple[nn.Module, Prepro
     _require("torchvision")
     import torchvision.models
 
+    from gapcam_export.factory import did_you_mean
     from gapcam_export.record import preprocessing_from_torchvision
 
     known = torchvision.models.list_models(torchvision.models)
     if name not in known:
-        raise SourceError(f"torchvision has no classifier {name!r}.{_did_you_mean(name, known)}")
+        raise SourceError(f"torchvision has no classifier {name!r}.{did_you_mean(name, known)}")
     weights = "DEFAULT" if pretrained else None
     # These two would otherwise spend a minute on initial values that a checkpoint replaces, and warn about it.
     options: dict[str, Any] = {}
@@ -135,19 +136,21 @@ def _from_torchvision(name: str, *, pretrained: bool) -> tuple[nn.Module, Prepro
 
 def _from_timm(name: str, *, pretrained: bool) -> tuple[nn.Module, Preprocessing | None]:
     timm = _require("timm")
+    from timm.layers import set_fused_attn, use_fused_attn
+
+    from gapcam_export.factory import did_you_mean
     from gapcam_export.record import preprocessing_from_timm
 
     if not timm.is_model(name):
-        raise SourceError(f"timm has no model {name!r}.{_did_you_mean(name, timm.list_models())}")
-    model = _fetch(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained))
+        raise SourceError(f"timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+    # PyTorch's exporter cannot write every shape of its fused attention; written out, it can, with the same result.
+    before = use_fused_attn(), use_fused_attn(experimental=True)
+    set_fused_attn(enable=False)
+    try:
+        model = _fetch(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained))
+    finally:
+        set_fused_attn(*before)
     return model, preprocessing_from_timm(model)
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=3)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _fetch(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
@@ -161,57 +164,6 @@ def _fetch(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
         ) from error
     except (RuntimeError, ValueError, TypeError) as error:
         raise SourceError(f"{spec} cannot be built: {error}") from error
-
-
-def _from_factory(origin: str, name: str) -> nn.Module:
-    from torch import nn
-
-    module = _import_file(Path(origin)) if origin.endswith(".py") else _import_module(origin)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise SourceError(f"{origin} has no callable {name!r}.{_did_you_mean(name, callables)}")
-    try:
-        model = factory()
-    except Exception as error:  # somebody else's code may raise anything
-        raise SourceError(f"{origin}:{name}() failed with {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise SourceError(f"{origin}:{name}() returned a {type(model).__name__}; expected a torch.nn.Module.")
-    return model
-
-
-def _import_module(name: str) -> ModuleType:
-    folder = str(Path.cwd())
-    if folder not in sys.path:  # as `python -m` does
-        sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise SourceError(f"{name} needs the package {error.name}, which is not installed.") from error
-        raise SourceError(
-            f"there is no module {name} (looked in the installed packages and in the current folder). "
-            f"SOURCE may be {SOURCE_FORMS}."
-        ) from error
-    except Exception as error:  # somebody else's code may raise anything
-        raise SourceError(f"importing {name} failed with {type(error).__name__}: {error}") from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise SourceError(f"there is no file {path}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None  # noqa: S101, PT018  # so it is for every .py file
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:  # as `python path/to/file.py` does
-        sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # somebody else's code may raise anything
-        raise SourceError(f"running {path} failed with {type(error).__name__}: {error}") from error
-    return module
 
 
 def _read_onnx(path: Path) -> OnnxSource:

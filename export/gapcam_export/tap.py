@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from gapcam.contract import (
     Preprocessing,
     contract_to_json,
 )
-from gapcam.errors import ModelError
-from gapcam_export.graph import graph_inputs, remove_unused, rename_tensor, unused_name
+from gapcam.errors import UsageError
+from gapcam_export.graph import graph_inputs, remove_unused, rename_tensor, tensor_names, unused_name
 from gapcam_export.head import FoundHead
 
 # Outputs that are this package's own; `logits` may be somebody's.
@@ -43,46 +44,113 @@ def untap(model: onnx.ModelProto) -> None:
 
 
 def strip_exporter_notes(model: onnx.ModelProto) -> None:
-    """Remove what the exporter wrote about the machine that it ran on: stack traces with file names, mostly."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for described in (model.graph, *model.functions, *model.graph.value_info, *model.graph.input, *model.graph.output):
+    """Remove what an exporter wrote about the machine that it ran on: stack traces with file names, mostly."""
+    for described in (*model.functions, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del described.metadata_props[:]
         described.doc_string = ""
+    _strip_graph(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            _strip_node(node)
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
+    del graph.metadata_props[:]
+    graph.doc_string = ""
+    for node in graph.node:
+        _strip_node(node)
+
+
+def _strip_node(node: onnx.NodeProto) -> None:
+    del node.metadata_props[:]
+    node.doc_string = ""
+    for attribute in node.attribute:
+        attribute.doc_string = ""
+        if attribute.HasField("g"):
+            _strip_graph(attribute.g)
+        for subgraph in attribute.graphs:
+            _strip_graph(subgraph)
+
+
+def free_names(graph: onnx.GraphProto) -> dict[str, str]:
+    """Rename, in place, what has one of the contract's names and is something else.
+
+    `logits` among the outputs is left to `claim_logits`: it may be the logits.
+
+    Returns:
+        Old and new names of the outputs among them.
+    """
+    (fed,) = graph_inputs(graph)
+    outputs = {value.name for value in graph.output}
+    renamed = {}
+    for name in (IMAGE, LOGITS, *ADDED_OUTPUTS):
+        is_in_place = (name == IMAGE and fed.name == IMAGE) or (name == LOGITS and LOGITS in outputs)
+        if name in tensor_names(graph) and not is_in_place:
+            new = unused_name(graph, f"{name}_source")
+            rename_tensor(graph, name, new)
+            if name in outputs:
+                renamed[name] = new
+    rename_tensor(graph, fed.name, IMAGE)
+    return renamed
+
+
+def claim_logits(graph: onnx.GraphProto, head: FoundHead) -> tuple[FoundHead, str]:
+    """Rename, in place, an output `logits` that is not the logits [N,K]: a Softmax of them, or [N,K,1,1].
+
+    Returns:
+        The head, with its logits' new name if they were renamed, and the output's new name, or "".
+    """
+    if LOGITS not in tensor_names(graph) or (head.logits == LOGITS and len(head.logits_shape) == 1):
+        return head, ""
+    new = unused_name(graph, f"{LOGITS}_source")
+    rename_tensor(graph, LOGITS, new)
+    return (replace(head, logits=new) if head.logits == LOGITS else head), new
 
 
 def tap(model: onnx.ModelProto, head: FoundHead, *, maps: bool, topk: int) -> None:
     """Add the contract's outputs to a model, in place. Those that were there keep their names.
 
-    The tail between the pooled vector and the logits is replaced by one Gemm with `cam_weights` and `cam_bias`, so
-    that the model holds no second copy of them.
+    Where W and b are the graph's own constants, the tail between the pooled vector and the logits is replaced by one
+    Gemm with `cam_weights` and `cam_bias`, so that the model holds no second copy of them. Where they were folded from
+    several layers, those stay, and with them every bit of the logits.
 
     Args:
-        model: a classifier.
+        model: a classifier in which `free_names` and `claim_logits` have made room.
         head: what `find_head` found in it.
         maps: add `maps`, every class's map.
         topk: add `topk_classes` and `topk_maps` for so many classes; 0 for none.
 
     Raises:
-        ModelError: an output that was there has a name that the contract gives to something else.
+        UsageError: topk was asked for, and the model's opset has no operators for it.
     """
     graph = model.graph
-    outputs = {value.name for value in graph.output}
-    _refuse_taken_names(outputs, head)
-    rename_tensor(graph, graph_inputs(graph)[0].name, IMAGE)
     batch = graph_inputs(graph)[0].type.tensor_type.shape.dim[0]
-    tapping = _Tapping(graph, head, outputs, batch.dim_value or batch.dim_param or "batch")
+    if topk and opset_of(model) < (least := 12 if head.kind is HeadKind.CLASS_MAPS else 10):
+        raise UsageError(
+            f"topk needs operators of opset {least}; the model has opset {opset_of(model)}. Leave topk out."
+        )
+    tapping = _Tapping(graph, head, batch.dim_value or batch.dim_param)
     if head.kind is HeadKind.CLASS_MAPS:
         tapping.expose_logits()
     else:
-        tapping.replace_tail()
+        tapping.add_weights()
+        if head.is_constant:
+            tapping.replace_tail()
+        else:
+            tapping.expose_logits()
     tapping.expose_features()
+    if head.kind is not HeadKind.CLASS_MAPS:
+        tapping.output_weights()
     if maps:
         tapping.add_maps()
     if topk:
         tapping.add_topk_maps(min(topk, tapping.classes))
     remove_unused(graph)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of ONNX's own operator set that a model is written in."""
+    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def embed_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
@@ -118,76 +186,59 @@ def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
     model.metadata_props.add(key=METADATA_KEY, value=contract_to_json(contract))
 
 
-def _refuse_taken_names(outputs: set[str], head: FoundHead) -> None:
-    fine = {
-        head.logits: LOGITS if len(head.logits_shape) == 1 else "",
-        head.features: FEATURES if head.layout == "nchw" else "",
-    }
-    taken = sorted(name for name in outputs & {LOGITS, *ADDED_OUTPUTS} if fine.get(name) != name)
-    if taken:
-        raise ModelError(
-            f"the model has an output {taken[0]!r} that is not what gapcam's contract calls so "
-            f"(here, the logits are {head.logits!r} and the feature maps {head.features!r}). Rename that output first."
-        )
-
-
 class _Tapping:
     """One graph while it is being tapped."""
 
-    def __init__(self, graph: onnx.GraphProto, head: FoundHead, outputs: set[str], batch: int | str) -> None:
-        self._graph, self._head, self._outputs, self._batch = graph, head, outputs, batch
+    def __init__(self, graph: onnx.GraphProto, head: FoundHead, batch: int | str) -> None:
+        self._graph, self._head, self._batch = graph, head, batch
         self.classes = len(head.bias)
-        self._logits = head.logits
-        if head.logits == LOGITS and len(head.logits_shape) != 1:  # [N,K,1,1], say
-            self._logits = unused_name(graph, f"{LOGITS}_source")
-            rename_tensor(graph, LOGITS, self._logits)
         self._channels, self._height, self._width = head.feature_shape
 
+    def add_weights(self) -> None:
+        """W and b among the constants."""
+        for name, value in ((CAM_WEIGHTS, self._head.weights), (CAM_BIAS, self._head.bias)):
+            self._graph.initializer.append(numpy_helper.from_array(value, name))
+
+    def output_weights(self) -> None:
+        """W and b among the outputs."""
+        for name, value in ((CAM_WEIGHTS, self._head.weights), (CAM_BIAS, self._head.bias)):
+            self._graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape))
+
     def replace_tail(self) -> None:
-        """logits = W pooled + b, with W and b among the initializers under the contract's names."""
+        """logits = W pooled + b, in the place of what computed them."""
         graph, head = self._graph, self._head
-        index = next(i for i, node in enumerate(graph.node) if self._logits in node.output)
+        index = next(i for i, node in enumerate(graph.node) if head.logits in node.output)
         tail_end = graph.node[index]
-        tail_end.output[list(tail_end.output).index(self._logits)] = unused_name(graph, f"{self._logits}_source")
+        tail_end.output[list(tail_end.output).index(head.logits)] = unused_name(graph, f"{head.logits}_source")
         vector = unused_name(graph, "pooled_vector")
         nodes = [
             helper.make_node("Flatten", [head.pooled], [vector], axis=1),
             helper.make_node("Gemm", [vector, CAM_WEIGHTS, CAM_BIAS], [LOGITS], transB=1),
         ]
-        if self._logits != LOGITS:
-            self._free(LOGITS)
-            nodes.append(self._reshape(LOGITS, self._logits, head.logits_shape))
-        self._output_logits()
-        for name, value in ((CAM_WEIGHTS, head.weights), (CAM_BIAS, head.bias)):
-            self._free(name)
-            graph.initializer.append(numpy_helper.from_array(value, name))
-            self._output(name, TensorProto.FLOAT, value.shape, batched=False)
+        if head.logits != LOGITS:
+            nodes.append(self._reshape(LOGITS, head.logits, head.logits_shape))
         for position, node in enumerate(nodes, start=index):
             graph.node.insert(position, node)
+        self._output_logits()
 
     def expose_logits(self) -> None:
-        if self._logits != LOGITS:
-            self._free(LOGITS)
-            self._add("Flatten", [self._logits], LOGITS, axis=1)
+        """The logits as they are, as [N,K]."""
+        if self._head.logits != LOGITS:
+            self._add("Flatten", [self._head.logits], LOGITS, axis=1)
         self._output_logits()
 
     def expose_features(self) -> None:
+        """The feature maps as [N,C,h,w]."""
         name, layout = self._head.features, self._head.layout
-        shape = self._head.feature_shape
-        if layout == "nchw" and name not in self._outputs:
+        if layout == "nchw":
             rename_tensor(self._graph, name, FEATURES)
-        elif name != FEATURES:
-            self._free(FEATURES)
-            if layout == "nchw":
-                self._add("Identity", [name], FEATURES)
-            elif layout == "nhwc":
-                self._add("Transpose", [name], FEATURES, perm=[0, 3, 1, 2])
-            else:
-                if layout == "tokens":
-                    name = self._add("Transpose", [name], unused_name(self._graph, "channels_tokens"), perm=[0, 2, 1])
-                self._graph.node.append(self._reshape(name, FEATURES, shape))
-        if FEATURES not in self._outputs:
-            self._output(FEATURES, TensorProto.FLOAT, shape)
+        elif layout == "nhwc":
+            self._add("Transpose", [name], FEATURES, perm=[0, 3, 1, 2])
+        else:
+            if layout == "tokens":
+                name = self._add("Transpose", [name], unused_name(self._graph, "channels_tokens"), perm=[0, 2, 1])
+            self._graph.node.append(self._reshape(name, FEATURES, self._head.feature_shape))
+        self._output(FEATURES, TensorProto.FLOAT, self._head.feature_shape)
 
     def add_maps(self) -> None:
         shape = (self.classes, self._height, self._width)
@@ -200,14 +251,12 @@ class _Tapping:
     def add_topk_maps(self, k: int) -> None:
         graph, shape = self._graph, (k, self._height, self._width)
         count = self._constant("topk_count", [k])
-        self._free(TOPK_CLASSES)
         graph.node.append(
             helper.make_node("TopK", [LOGITS, count], [unused_name(graph, "topk_logits"), TOPK_CLASSES], axis=1)
         )
         if self._head.kind is HeadKind.CLASS_MAPS:
             index = unused_name(graph, "topk_index")
             graph.node.append(self._reshape(TOPK_CLASSES, index, (k, 1)))
-            self._free(TOPK_MAPS)
             self._add("GatherND", [FEATURES, index], TOPK_MAPS, batch_dims=1)
         else:
             rows = self._add("Gather", [CAM_WEIGHTS, TOPK_CLASSES], unused_name(graph, "topk_weights"), axis=0)
@@ -220,7 +269,6 @@ class _Tapping:
         flat = unused_name(self._graph, f"{name}_features")
         self._graph.node.append(self._reshape(FEATURES, flat, (self._channels, self._height * self._width)))
         product = self._add("MatMul", [weights, flat], unused_name(self._graph, f"{name}_flat"))
-        self._free(name)
         self._graph.node.append(self._reshape(product, name, shape))
 
     def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -236,14 +284,9 @@ class _Tapping:
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
         return name
 
-    def _free(self, name: str) -> None:
-        """Make sure that nothing in the graph has this name."""
-        rename_tensor(self._graph, name, unused_name(self._graph, f"{name}_source"))
-
     def _output_logits(self) -> None:
-        if LOGITS not in self._outputs:
+        if self._head.logits != LOGITS or LOGITS not in {value.name for value in self._graph.output}:
             self._output(LOGITS, TensorProto.FLOAT, (self.classes,))
 
-    def _output(self, name: str, dtype: int, shape: tuple[int, ...], *, batched: bool = True) -> None:
-        dims: list[int | str] = [self._batch, *shape] if batched else list(shape)
-        self._graph.output.append(helper.make_tensor_value_info(name, dtype, dims))
+    def _output(self, name: str, dtype: int, shape: tuple[int, ...]) -> None:
+        self._graph.output.append(helper.make_tensor_value_info(name, dtype, [self._batch, *shape]))

@@ -32,6 +32,12 @@ TORCH_TOLERANCE = 1e-3
 ONNX_TOLERANCE = 1e-6
 
 
+_WHY = {
+    "torch": "Does the network draw random numbers, or keep state from one image to the next?",
+    "onnxruntime": "Does the graph draw random numbers, or compute in less than float32?",
+}
+
+
 class Reference(Protocol):
     """The source, as something that answers."""
 
@@ -160,5 +166,5 @@ def check(measured: Verification) -> None:
         raise VerificationError(
             f"the exported model's logits differ from those of the source ({measured.reference}) by "
             f"{measured.source_error:.1e} of the largest logit; at most {measured.source_tolerance:.0e} was expected. "
-            "Nothing was written. Does the network draw random numbers, or keep state from one image to the next?"
+            f"Nothing was written. {_WHY[measured.reference]}"
         )

@@ -77,6 +77,82 @@ class TwoOutputs(GapNetwork):
         return self.head(features.mean((2, 3))), features
 
 
+class Ensemble(GapNetwork):
+    """Four heads on one pooled vector, averaged: their answers [N,4,5] look like tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(12, 5) for _ in range(4))
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled = self.features(image).mean((2, 3))
+        return torch.stack([head(pooled) for head in self.heads], 1).mean(1)
+
+
+class ColumnsFirst(GapNetwork):
+    """Averages the positions column by column, which their mean does not notice."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image).permute(0, 3, 2, 1).flatten(1, 2).mean(1))
+
+
+class NormedColumns(GapNetwork):
+    """The same, with a normalisation of each token before they are averaged: nothing in the graph tells their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(12)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.norm(self.features(image).permute(0, 3, 2, 1).flatten(1, 2)).mean(1))
+
+
+class NormedRows(NormedColumns):
+    """Tokens as they should be: row by row."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.norm(self.features(image).flatten(2).transpose(1, 2)).mean(1))
+
+
+class TinyFeatures(GapNetwork):
+    """A head that is not affine, on features so small that it looks it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(12, 16), nn.Hardswish(), nn.Linear(16, 5))
+
+    def features(self, image: Tensor) -> Tensor:
+        return 1e-6 * super().features(image)
+
+
+class NormAndTanh(GapNetwork):
+    """A normalisation after the pooling, but then something that is not affine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 5))
+
+
+class NormedHead(GapNetwork):
+    """A normalisation after the pooling, then one linear layer, as in ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 5))
+
+
+class WithSigmoid(GapNetwork):
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image).sigmoid()
+
+
+class DependsOnData(GapNetwork):
+    """What torch.export cannot trace."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image) if image.sum() > 0 else super().forward(-image)
+
+
 def seeded(network: type[nn.Module]) -> nn.Module:
     """The same numbers at each call."""
     with torch.random.fork_rng():
@@ -114,3 +190,48 @@ def a_number() -> int:
 
 def broken() -> nn.Module:
     raise ZeroDivisionError("this factory divides by zero")
+
+
+def ensemble() -> nn.Module:
+    return seeded(Ensemble)
+
+
+def columns_first() -> nn.Module:
+    return seeded(ColumnsFirst)
+
+
+def normed_columns() -> nn.Module:
+    return seeded(NormedColumns)
+
+
+def normed_rows() -> nn.Module:
+    return seeded(NormedRows)
+
+
+def tiny_features() -> nn.Module:
+    return seeded(TinyFeatures)
+
+
+def norm_and_tanh() -> nn.Module:
+    return seeded(NormAndTanh)
+
+
+def normed_head() -> nn.Module:
+    return seeded(NormedHead)
+
+
+def with_sigmoid() -> nn.Module:
+    return seeded(WithSigmoid)
+
+
+def depends_on_data() -> nn.Module:
+    return seeded(DependsOnData)
+
+
+def talkative() -> nn.Module:
+    print("the factory prints")  # noqa: T201
+    return gap_network()
+
+
+def leaves() -> nn.Module:
+    raise SystemExit(0)

@@ -58,6 +58,8 @@ def refused(folder: Path, code: ExitCode, *arguments: object) -> str:
         (f"{NETWORKS}:two_outputs", ExitCode.MODEL, "gives a tuple for an input [2, 3, 224, 224]; expected logits"),
         (f"{NETWORKS}:with_noise", ExitCode.VERIFICATION, "Does the network draw random numbers"),
         ("torchvision:alexnet", ExitCode.MODEL, "the head is of kind 'none'"),
+        (f"{NETWORKS}:leaves", ExitCode.MODEL, "leaves() failed with SystemExit"),
+        (f"{NETWORKS}:depends_on_data", ExitCode.MODEL, "exporter could not write the network: GuardOnDataDependent"),
     ],
 )
 def test_a_source_that_cannot_be_used_is_refused(tmp_path: Path, source: str, code: ExitCode, said: str) -> None:
@@ -139,6 +141,36 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: P
     said = refused(tmp_path, ExitCode.DATA, "torchvision:resnet18", "-o", tmp_path)
     assert "is a folder; expected the name of a file" in said
     assert "building" not in said
+
+
+def test_an_output_that_is_no_file_is_not_replaced_and_a_link_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    said = refused(tmp_path, ExitCode.DATA, GAP_NETWORK, "-o", tmp_path / "pipe")
+    assert "is no regular file" in said
+    (tmp_path / "link.onnx").symlink_to("target.onnx")
+    done = gapcam("export", GAP_NETWORK, "--size", 64, 64, "-o", tmp_path / "link.onnx")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert (tmp_path / "target.onnx").stat().st_size > 1000
+
+
+def test_an_empty_line_among_the_labels_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("a\nb\n\nd\ne\n")
+    said = refused(tmp_path, ExitCode.USAGE, GAP_NETWORK, "--size", 64, 64, "--labels", tmp_path / "names.txt")
+    assert "line 3 of" in said
+
+
+def test_what_a_factory_prints_is_not_in_the_report(tmp_path: Path) -> None:
+    done = gapcam("export", f"{NETWORKS}:talkative", "--size", 64, 64, "-o", tmp_path / "model.onnx", "--json")
+    assert json.loads(done.stdout)["contract"]["contract"] == 1
+    assert "the factory prints" in done.stderr
+
+
+def test_pytorchs_chatter_about_what_it_cannot_export_is_kept_from_the_user(tmp_path: Path) -> None:
+    done = gapcam("export", f"{NETWORKS}:depends_on_data", "--size", 64, 64, "-o", tmp_path / "model.onnx")
+    assert "GraphModule" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr.splitlines()) < 6
 
 
 def test_images_to_verify_on_must_be_there_and_readable(tmp_path: Path) -> None:

@@ -34,15 +34,17 @@ def write_model(
     image: tuple[int | str, ...] = ("n", 3, 32, 48),
     outputs: tuple[str, ...] = ("out",),
     opset: int = 17,
+    ir_version: int = 8,
+    listed_inputs: tuple[onnx.ValueInfoProto, ...] = (),
 ) -> Path:
     graph = helper.make_graph(
         nodes,
         "network",
-        [helper.make_tensor_value_info("data", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, image), *listed_inputs],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         constants,
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version), path)
     return path
 
 
@@ -81,7 +83,7 @@ def test_somebodys_file_of_a_network_gives_the_maps_of_the_network(
     gapcam_export.export("networks:gap_network", tmp_path / "direct.onnx", size=(64, 64))
     report = gapcam_export.export(str(tmp_path / "theirs.onnx"), tmp_path / "from_onnx.onnx")
 
-    assert [tensor.name for tensor in report.outputs] == ["scores", "logits", "cam_weights", "cam_bias", "features"]
+    assert [tensor.name for tensor in report.outputs] == ["scores", "logits", "features", "cam_weights", "cam_bias"]
     assert "the input 'data' is now called 'image'" in report.notes
     np.testing.assert_allclose(
         maps_of(tmp_path / "from_onnx.onnx", cat), maps_of(tmp_path / "direct.onnx", cat), atol=1e-6
@@ -94,7 +96,7 @@ def test_a_model_given_back_to_the_export_gives_the_same_model(tmp_path: Path, c
         embed=True,
     )  # fmt: skip
     second = gapcam_export.export(str(tmp_path / "1.onnx"), tmp_path / "2.onnx")
-    assert [tensor.name for tensor in second.outputs] == ["logits", "cam_weights", "cam_bias", "features"]
+    assert [tensor.name for tensor in second.outputs] == ["logits", "features", "cam_weights", "cam_bias"]
     assert second.contract.preprocessing == first.contract.preprocessing
     np.testing.assert_array_equal(maps_of(tmp_path / "1.onnx", cat), maps_of(tmp_path / "2.onnx", cat))
 
@@ -273,3 +275,218 @@ def test_a_contract_of_a_newer_version_is_refused(tmp_path: Path, demo_model: Pa
     onnx.save(model, tmp_path / "a.onnx")
     with pytest.raises(ContractError, match="version 2 of the contract; this gapcam knows version 1"):
         gapcam_export.export(str(tmp_path / "a.onnx"), tmp_path / "b.onnx")
+
+
+def gap_and_gemm() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """data -> f -> p -> v -> out [N,4]."""
+    nodes, constants = convolution()
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["f"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["v"]),
+        helper.make_node("Gemm", ["v", "w2", "b2"], ["out"]),
+    ]
+    return nodes, [*constants, constant("w2", 6, 4), constant("b2", 4)]
+
+
+@pytest.mark.parametrize(("ir_version", "opset"), [(3, 8), (4, 9), (8, 17)])
+def test_initializers_may_stand_among_the_inputs(tmp_path: Path, ir_version: int, opset: int) -> None:
+    nodes, constants = gap_and_gemm()
+    listed = tuple(helper.make_tensor_value_info(c.name, c.data_type, c.dims) for c in constants)
+    path = write_model(tmp_path / "a.onnx", nodes, constants, opset=opset, ir_version=ir_version, listed_inputs=listed)
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx", emit=("maps",))
+    assert [tensor.name for tensor in report.inputs] == ["image"]
+    gapcam.load(tmp_path / "b.onnx").close()
+
+
+@pytest.mark.parametrize(
+    ("data", "f", "p", "out"),
+    [
+        ("logits", "f", "p", "image"),
+        ("features", "logits", "image", "cam_weights"),
+        ("data", "cam_bias", "features", "logits"),
+        ("topk_maps", "image", "logits", "maps"),
+    ],
+)
+def test_names_that_the_contract_uses_otherwise_are_moved_out_of_the_way(
+    tmp_path: Path, data: str, f: str, p: str, out: str
+) -> None:
+    nodes, constants = gap_and_gemm()
+    names = {"data": data, "f": f, "p": p, "out": out}
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    model = onnx.load(path)
+    for old, new in names.items():
+        for node in model.graph.node:
+            for field in (node.input, node.output):
+                field[:] = [f"_{new}" if name == old else name for name in field]
+    model.graph.input[0].name, model.graph.output[0].name = f"_{data}", f"_{out}"
+    for node in model.graph.node:
+        for field in (node.input, node.output):
+            field[:] = [name.removeprefix("_") for name in field]
+    model.graph.input[0].name, model.graph.output[0].name = data, out
+    onnx.save(model, path)
+
+    image = RANDOM.standard_normal((3, 3, 32, 48)).astype(np.float32)
+    (before,) = ort.InferenceSession(path).run([out], {data: image})
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx", emit=("maps", "topk"))
+    after = ort.InferenceSession(tmp_path / "b.onnx").run(["logits"], {"image": image})[0]
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+    if out != "logits":
+        assert any(f"the output {out!r} is now called" in note for note in report.notes)
+    gapcam.load(tmp_path / "b.onnx").close()
+
+
+@pytest.mark.parametrize("ending", ["Softmax", "[N,K,1,1]", "two Softmaxes and a Cast"])
+def test_an_output_called_logits_that_is_something_else_is_renamed_and_said(tmp_path: Path, ending: str) -> None:
+    nodes, constants = gap_and_gemm()
+    if ending == "Softmax":
+        nodes.append(helper.make_node("Softmax", ["out"], ["logits"], axis=1))
+    elif ending == "[N,K,1,1]":
+        nodes.append(helper.make_node("Reshape", ["out", "shape"], ["logits"]))
+        constants.append(numpy_helper.from_array(np.array([0, 4, 1, 1]), "shape"))
+    else:
+        nodes.append(helper.make_node("Softmax", ["out"], ["s"], axis=1))
+        nodes.append(helper.make_node("Cast", ["s"], ["t"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Softmax", ["t"], ["logits"], axis=1))
+    path = write_model(tmp_path / "a.onnx", nodes, constants, outputs=("logits",))
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx")
+    assert any("is now called 'logits_source'" in note for note in report.notes)
+    image = RANDOM.standard_normal((2, 3, 32, 48)).astype(np.float32)
+    (before,) = ort.InferenceSession(path).run(None, {"data": image})
+    logits, after = ort.InferenceSession(tmp_path / "b.onnx").run(["logits", "logits_source"], {"image": image})
+    np.testing.assert_array_equal(after, before)
+    assert logits.shape == (2, 4)
+
+
+def test_layers_that_were_folded_stay_and_with_them_every_bit_of_the_outputs(tmp_path: Path) -> None:
+    nodes, constants = convolution()
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["f"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["v"]),
+        helper.make_node("Gemm", ["v", "w2"], ["hidden"]),
+        helper.make_node("Gemm", ["hidden", "w3", "b3"], ["out"]),
+    ]
+    constants += [constant("w2", 6, 512), constant("w3", 512, 3), constant("b3", 3)]
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    gapcam_export.export(str(path), tmp_path / "b.onnx")
+    image = RANDOM.standard_normal((5, 3, 32, 48)).astype(np.float32)
+    (before,) = ort.InferenceSession(path).run(None, {"data": image})
+    (after,) = ort.InferenceSession(tmp_path / "b.onnx").run(["out"], {"image": image})
+    np.testing.assert_array_equal(after, before)
+
+
+def test_a_sequence_of_tensors_in_the_network_does_no_harm(tmp_path: Path) -> None:
+    nodes, constants = gap_and_gemm()
+    nodes[1:2] = [
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("SplitToSequence", ["r", "one"], ["parts"], axis=1),
+        helper.make_node("ConcatFromSequence", ["parts"], ["f"], axis=1),
+    ]
+    constants.append(numpy_helper.from_array(np.array(1), "one"))
+    report = gapcam_export.export(str(write_model(tmp_path / "a.onnx", nodes, constants)), tmp_path / "b.onnx")
+    assert report.contract.head.tapped == "r"  # before the sequence, which changes nothing
+
+
+def test_a_fixed_batch_of_several_is_refused_with_the_way_out(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
+    nodes, constants = gap_and_gemm()
+    path = write_model(tmp_path / "a.onnx", nodes, constants, image=(4, 3, 32, 48))
+    with pytest.raises(gapcam_export.SourceError, match=r"takes 4 images at a time.*--static-batch"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+    gapcam_export.export(str(path), tmp_path / "b.onnx", static_batch=True)
+    with gapcam.load(tmp_path / "b.onnx") as session:
+        assert len(session(cat).top) == 4
+
+
+def test_a_symbol_that_says_nothing_is_not_taken_for_the_batch(tmp_path: Path) -> None:
+    nodes, constants = gap_and_gemm()
+    path = write_model(tmp_path / "a.onnx", nodes, constants, image=("?", 3, "?", "?"))
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx", size=(32, 48))
+    assert str(report.inputs[0]) == "image [batch,3,32,48] float"
+    images = RANDOM.standard_normal((2, 3, 32, 48)).astype(np.float32)
+    assert ort.InferenceSession(tmp_path / "b.onnx").run(["logits"], {"image": images})[0].shape == (2, 4)
+
+
+def test_nothing_of_the_machine_that_exported_stays_in_the_file(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            gap_network(), (torch.zeros(1, 3, 64, 64),), tmp_path / "theirs.onnx", dynamo=True, verbose=False
+        )
+    folder = str(Path(__file__).parent).encode()
+    assert folder in (tmp_path / "theirs.onnx").read_bytes()
+    gapcam_export.export(str(tmp_path / "theirs.onnx"), tmp_path / "from_onnx.onnx")
+    gapcam_export.export("networks:gap_network", tmp_path / "from_torch.onnx", size=(64, 64))
+    for name in ("from_onnx.onnx", "from_torch.onnx"):
+        content = (tmp_path / name).read_bytes()
+        assert folder not in content
+        assert b"site-packages" not in content
+        assert str(tmp_path).encode() not in content
+
+
+@pytest.mark.parametrize("name", ["w", "w2", "b2"])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, name: str) -> None:
+    nodes, constants = gap_and_gemm()
+    constants = [
+        numpy_helper.from_array(np.full(c.dims, np.nan, np.float32), c.name) if c.name == name else c for c in constants
+    ]
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    with pytest.raises(ModelError, match=rf"NaN or infinity for noise\. The constants {name} hold some"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+def test_a_quantised_model_is_refused_as_one(tmp_path: Path) -> None:
+    nodes, constants = gap_and_gemm()
+    nodes[-1:] = [
+        helper.make_node("QuantizeLinear", ["v", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("Gemm", ["d", "w2", "b2"], ["out"]),
+    ]
+    constants += [
+        numpy_helper.from_array(np.float32(0.01), "scale"),
+        numpy_helper.from_array(np.uint8(128), "zero"),
+    ]
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    with pytest.raises(ModelError, match="the network is quantised"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+def test_half_precision_is_refused_as_such(tmp_path: Path) -> None:
+    nodes, constants = gap_and_gemm()
+    nodes = [
+        helper.make_node("Cast", ["data"], ["half"], to=TensorProto.FLOAT16),
+        *nodes[:-1],
+        helper.make_node("Gemm", ["v", "w2", "b2"], ["o"]),
+        helper.make_node("Cast", ["o"], ["out"], to=TensorProto.FLOAT),
+    ]
+    nodes[1].input[0] = "half"
+    constants = [
+        numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), constant.name)
+        for constant in constants
+    ]
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    with pytest.raises(ModelError, match=r"in float16; expected float32"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+def test_topk_in_an_old_opset_is_refused_with_the_opset_it_needs(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "a.onnx", *gap_and_gemm(), opset=9)
+    with pytest.raises(UsageError, match="topk needs operators of opset 10; the model has opset 9"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx", emit=("topk",))
+    gapcam_export.export(str(path), tmp_path / "b.onnx", emit=("maps",))
+
+
+def test_weights_in_another_file_are_read_from_beside_the_model(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "whole.onnx", *gap_and_gemm())
+    (tmp_path / "beside").mkdir()
+    onnx.save(
+        onnx.load(path), tmp_path / "beside" / "a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0
+    )
+    gapcam_export.export(str(tmp_path / "beside" / "a.onnx"), tmp_path / "b.onnx")
+    assert not [tensor for tensor in onnx.load(tmp_path / "b.onnx").graph.initializer if tensor.external_data]
+    (tmp_path / "beside" / "a.bin").unlink()
+    with pytest.raises(gapcam_export.SourceError, match="keeps in other files cannot be read"):
+        gapcam_export.export(str(tmp_path / "beside" / "a.onnx"), tmp_path / "b.onnx")
+
+
+def test_a_model_needs_no_suffix(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "A MODEL", *gap_and_gemm())
+    assert gapcam_export.export(str(path), tmp_path / "b.onnx").contract.source.spec == "A MODEL"

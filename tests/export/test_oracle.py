@@ -83,7 +83,7 @@ CASES = [
     Case("torchvision:mnasnet0_5", "layers", linear("classifier.1")),
     Case("torchvision:regnet_y_400mf", "trunk_output", linear("fc")),
     Case("torchvision:efficientnet_b0", "features", linear("classifier.1")),
-    Case("torchvision:swin_t", "permute", linear("head")),
+    Case("torchvision:swin_t", "permute", linear("head"), layout="nhwc"),
     Case("timm:swin_tiny_patch4_window7_224", "norm", linear("head.fc"), channels_first, "nhwc"),
     Case("timm:vit_medium_patch16_gap_240", "norm", linear("head"), square_grid, "tokens"),
     Case("timm:levit_128s", "stages", batchnorm_and_linear("head", "head_dist"), square_grid, "tokens"),

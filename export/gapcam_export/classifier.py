@@ -1,0 +1,207 @@
+"""Brings every kind of source to one form: a classifier as ONNX, and what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import onnx
+
+from gapcam.contract import IMAGE, LOGITS, Preprocessing, Source
+from gapcam.errors import UsageError
+from gapcam_export.errors import SourceError
+from gapcam_export.graph import fix_dimension, graph_inputs, rename_tensor
+from gapcam_export.head import find_logits
+from gapcam_export.report import summarize
+from gapcam_export.sources import OnnxSource, TorchSource
+from gapcam_export.tap import free_names, opset_of, strip_exporter_notes, untap
+from gapcam_export.verify import OnnxReference, Reference, TorchReference
+
+DEFAULT_SIZE = (224, 224)
+_OLDEST_OPSET = 7  # the oldest that ONNX Runtime runs
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier as ONNX that is not tapped yet, with the contract's names free, and what its source has on record.
+
+    Attributes:
+        model: with one input, `image`.
+        output: the output that holds the logits, or their Softmax.
+        source: where it comes from.
+        preprocessing: of its input.
+        labels: that the source has on record, or none.
+    """
+
+    model: onnx.ModelProto
+    output: str
+    source: Source
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    loaded: TorchSource | OnnxSource
+
+    def reference(self) -> Reference:
+        """How the source itself answers."""
+        if isinstance(self.loaded, OnnxSource):
+            return OnnxReference(self.model)
+        from gapcam_export.onnx_from_torch import torch_forward
+
+        network = self.loaded.model
+        return TorchReference(lambda images: torch_forward(network, images), self.output)
+
+
+def classifier_from_torch(
+    loaded: TorchSource, size: tuple[int, int] | None, opset: int | None, notes: list[str], *, static_batch: bool
+) -> Classifier:
+    """Write a PyTorch network as ONNX.
+
+    Args:
+        loaded: the network.
+        size: (H, W) that was asked for, or None.
+        opset: that was asked for, or None.
+        notes: gets what the user should know.
+        static_batch: fix the batch at 1.
+
+    Raises:
+        SourceError: the network does not run, or gives something else than [N,K].
+        ExporterError: PyTorch's exporter cannot write it.
+    """
+    from gapcam_export.onnx_from_torch import onnx_from_torch, sha256_of_weights
+
+    preprocessing = loaded.preprocessing
+    if preprocessing is not None and not loaded.checkpoint:
+        notes.append("the network has random weights; --pretrained or --checkpoint FILE gives it trained ones")
+    if preprocessing is None:
+        preprocessing = _assumed_preprocessing(size or DEFAULT_SIZE, notes)
+        if size is None:
+            notes.append(f"the input size was assumed to be {DEFAULT_SIZE[0]}x{DEFAULT_SIZE[1]}; --size H W sets it")
+    if size is not None:
+        preprocessing = msgspec.structs.replace(preprocessing, size=size)
+    model = onnx_from_torch(loaded.model, preprocessing.size, opset=opset, static_batch=static_batch)
+    free_names(model.graph)
+    output = LOGITS
+    if find_logits(model.graph, LOGITS) != LOGITS:
+        output = "output"
+        rename_tensor(model.graph, LOGITS, output)
+        notes.append(
+            f"the network ends in a Softmax; its output is called {output!r}, and {LOGITS!r} is what goes into it"
+        )
+    return Classifier(
+        model=model,
+        output=output,
+        source=Source(spec=loaded.spec, sha256=sha256_of_weights(loaded.model), checkpoint=loaded.checkpoint),
+        preprocessing=preprocessing,
+        labels=(),
+        loaded=loaded,
+    )
+
+
+def classifier_from_onnx(
+    loaded: OnnxSource, size: tuple[int, int] | None, opset: int | None, notes: list[str], *, static_batch: bool
+) -> Classifier:
+    """Prepare an ONNX model.
+
+    Args:
+        loaded: the model; it is changed.
+        size: (H, W) that was asked for, or None.
+        opset: that was asked for, or None.
+        notes: gets what the user should know.
+        static_batch: fix the batch at 1.
+
+    Raises:
+        SourceError: it is no classifier of one image.
+        UsageError: it cannot be had in this size or opset.
+    """
+    model, contract, name = loaded.model, loaded.contract, loaded.spec
+    if opset not in (None, opset_of(model)):
+        raise UsageError(f"{name} has opset {opset_of(model)}; --opset is for sources in PyTorch. Leave it out.")
+    if opset_of(model) < _OLDEST_OPSET:
+        raise SourceError(
+            f"{name} has opset {opset_of(model)}; expected {_OLDEST_OPSET} or newer. Export it again, or convert it "
+            "with onnx.version_converter."
+        )
+    strip_exporter_notes(model)
+    if contract is not None:
+        untap(model)
+        notes.append(f"{contract.producer} exported {name} before; its preprocessing and labels were kept")
+    fed = _image_input(model, name, embedded=contract is not None and contract.preprocessing.embedded)
+    outputs = [value.name for value in model.graph.output]
+    if LOGITS in outputs and contract is not None:
+        outputs = [LOGITS]
+    if len(outputs) != 1:
+        raise SourceError(
+            f"{name} has {len(outputs)} outputs ({', '.join(outputs)}); expected one, the classifier's. "
+            f"Keep that one with onnx.utils.extract_model({name!r}, 'one.onnx', [{fed.name!r}], [its name])."
+        )
+    if fed.name != IMAGE:
+        notes.append(f"the input {fed.name!r} is now called {IMAGE!r}")
+    renamed = free_names(model.graph)
+    notes.extend(f"the output {old!r} is now called {new!r}" for old, new in renamed.items())
+    axes = (1, 2) if fed.type.tensor_type.elem_type == onnx.TensorProto.UINT8 else (2, 3)
+    size = _fix_size(model, fed, axes, size, name, notes)
+    _fix_batch(model, fed, name, static_batch=static_batch)
+    preprocessing = contract.preprocessing if contract else _assumed_preprocessing(size, notes)
+    return Classifier(
+        model=model,
+        output=renamed.get(outputs[0], outputs[0]),
+        source=Source(spec=name, sha256=loaded.sha256),
+        preprocessing=msgspec.structs.replace(preprocessing, size=size),
+        labels=contract.labels if contract else (),
+        loaded=loaded,
+    )
+
+
+def _fix_batch(model: onnx.ModelProto, fed: onnx.ValueInfoProto, name: str, *, static_batch: bool) -> None:
+    dims = fed.type.tensor_type.shape.dim
+    if static_batch:
+        fix_dimension(model.graph, fed, 0, 1)
+    elif dims[0].dim_value > 1:
+        raise SourceError(
+            f"{name} takes {dims[0].dim_value} images at a time, no more and no fewer; the runtime gives it one. "
+            "Fix its batch at 1 with --static-batch, or export it again with a symbolic batch."
+        )
+    elif not dims[0].dim_value and not dims[0].dim_param.isidentifier():
+        dims[0].dim_param = "batch"
+
+
+def _image_input(model: onnx.ModelProto, name: str, *, embedded: bool) -> onnx.ValueInfoProto:
+    inputs = graph_inputs(model.graph)
+    shown = ", ".join(str(summarize(value)) for value in inputs)
+    if len(inputs) != 1:
+        raise SourceError(f"{name} has {len(inputs)} inputs ({shown}); expected one, the image.")
+    tensor = inputs[0].type.tensor_type
+    channels_axis, dtype = (3, onnx.TensorProto.UINT8) if embedded else (1, onnx.TensorProto.FLOAT)
+    dims = tensor.shape.dim
+    if tensor.elem_type != dtype or len(dims) != 4 or dims[channels_axis].dim_value != 3:
+        mend = "Export it so (tf2onnx: --inputs-as-nchw)." if len(dims) == 4 else "Is it an image classifier?"
+        raise SourceError(f"{name} takes {shown}; expected one image [N,3,H,W] of float32. {mend}")
+    return inputs[0]
+
+
+def _fix_size(
+    model: onnx.ModelProto,
+    fed: onnx.ValueInfoProto,
+    axes: tuple[int, int],
+    size: tuple[int, int] | None,
+    name: str,
+    notes: list[str],
+) -> tuple[int, int]:
+    dims = fed.type.tensor_type.shape.dim
+    fixed = (dims[axes[0]].dim_value, dims[axes[1]].dim_value)
+    if size is not None and any(have not in (0, want) for have, want in zip(fixed, size, strict=True)):
+        raise UsageError(f"{name} takes images of {fixed[0]}x{fixed[1]} only; leave --size out.")
+    chosen = size or (fixed[0] or DEFAULT_SIZE[0], fixed[1] or DEFAULT_SIZE[1])
+    if size is None and 0 in fixed:
+        notes.append(f"{name} takes images of any size; {chosen[0]}x{chosen[1]} was assumed, --size H W sets it")
+    for axis, side in zip(axes, chosen, strict=True):
+        fix_dimension(model.graph, fed, axis, side)
+    return chosen
+
+
+def _assumed_preprocessing(size: tuple[int, int], notes: list[str]) -> Preprocessing:
+    assumed = Preprocessing(size=size)
+    notes.append(
+        f"SOURCE has no record of its preprocessing; assumed: resize {assumed.resize}, color {assumed.color}, "
+        f"mean {assumed.mean}, std {assumed.std}. --resize, --color, --mean and --std set it"
+    )
+    return assumed

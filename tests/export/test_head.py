@@ -1,0 +1,99 @@
+"""What is taken for a head, and what is not: the worst mistake is a map that is wrong without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import networks
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import gapcam
+import gapcam_export
+from gapcam.contract import HeadKind
+from gapcam.errors import VerificationError
+
+
+def export(name: str, folder: Path, size: tuple[int, int] = (64, 96)) -> gapcam_export.Report:
+    return gapcam_export.export(f"networks:{name}", folder / "model.onnx", size=size)
+
+
+@pytest.mark.parametrize("name", ["ensemble", "columns_first"])
+def test_features_are_the_last_maps_of_the_image_whatever_looks_like_maps_after_them(
+    name: str, tmp_path: Path, cat: NDArray[np.uint8]
+) -> None:
+    report = export(name, tmp_path)
+    model = getattr(networks, name)()
+    with gapcam.load(tmp_path / "model.onnx") as session, torch.no_grad():
+        result = session(cat)
+        image = torch.from_numpy(gapcam.preprocess(cat, report.contract.preprocessing))[None]
+        np.testing.assert_allclose(result.features, model.features(image)[0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(result.logits, model(image)[0].numpy(), atol=1e-5)
+
+
+def test_tokens_row_by_row_become_the_grid_of_the_image(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
+    report = export("normed_rows", tmp_path)
+    assert report.contract.head.layout == "tokens"
+    assert "the 24 tokens that are averaged were taken for a grid of 4x6, row by row" in report.notes
+    model = networks.normed_rows()
+    with gapcam.load(tmp_path / "model.onnx") as session, torch.no_grad():
+        image = torch.from_numpy(gapcam.preprocess(cat, report.contract.preprocessing))[None]
+        tokens = model.norm(model.features(image).permute(0, 2, 3, 1))
+        expected = tokens.permute(0, 3, 1, 2)[0].numpy()
+        np.testing.assert_allclose(session(cat).features, expected, atol=1e-4)
+
+
+def test_a_grid_that_does_not_divide_the_image_evenly_is_found(tmp_path: Path) -> None:
+    report = export("normed_rows", tmp_path, size=(90, 160))  # strides of 4 and 4, the edges filled up
+    assert "features [batch,12,6,10] float" in map(str, report.outputs)
+
+
+def test_tokens_in_another_order_than_the_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="do not lie like the image"):
+        export("normed_columns", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("tiny_features", HeadKind.NONLINEAR, "HardSwish"),
+        ("norm_and_tanh", HeadKind.NONLINEAR, "Tanh"),
+        ("normed_head", HeadKind.LAYERNORM, "a layer normalisation and an affine map"),
+        ("with_sigmoid", HeadKind.NONLINEAR, "Take the Sigmoid at its end out"),
+        ("max_pooled", HeadKind.NONE, "pooled by their maximum. A maximum looks at one point"),
+    ],
+)
+def test_a_head_that_is_not_affine_is_refused_with_the_right_reason(
+    name: str, kind: HeadKind, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(gapcam_export.HeadError) as error:
+        export(name, tmp_path)
+    assert error.value.kind is kind
+    assert said in str(error.value)
+
+
+def test_a_vision_transformer_with_a_class_token_is_refused_as_one(tmp_path: Path) -> None:
+    with pytest.raises(gapcam_export.HeadError, match=r"a class token or attention takes what it needs"):
+        gapcam_export.export("timm:test_vit", tmp_path / "model.onnx")
+
+
+def test_a_head_of_zeros_is_said_to_prove_nothing(tmp_path: Path) -> None:
+    state = networks.gap_network().state_dict()
+    state["head.weight"].zero_()
+    torch.save(state, tmp_path / "zeros.pt")
+    report = gapcam_export.export(
+        "networks:gap_network", tmp_path / "model.onnx", size=(64, 64), checkpoint=tmp_path / "zeros.pt"
+    )
+    assert any("weights are all zero" in note for note in report.notes)
+
+
+def test_timms_fused_attention_is_as_it_was_after_an_export(tmp_path: Path) -> None:
+    from timm.layers import use_fused_attn
+
+    before = use_fused_attn()
+    report = gapcam_export.export("timm:nest_tiny", tmp_path / "model.onnx")
+    assert report.contract.verification.source_error < 1e-4
+    assert use_fused_attn() is before
