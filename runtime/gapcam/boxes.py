@@ -47,10 +47,7 @@ def boxes_from_map(
     Raises:
         UsageError: `threshold` or `percentile` is out of its range.
     """
-    if not 0 <= threshold < 1:
-        raise UsageError(f"threshold is {threshold}; give a number from 0 up to, not including, 1 (the paper's is 0.2)")
-    if percentile is not None and not 0 < percentile <= 100:
-        raise UsageError(f"percentile is {percentile}; give a number above 0 and at most 100")
+    check_threshold(threshold, percentile)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(high - low) or is_flat(low, high):
         return ()
@@ -62,3 +59,15 @@ def boxes_from_map(
     components = sorted(stats[1:].tolist(), key=lambda row: (-row[cv2.CC_STAT_AREA], row[1], row[0]))  # 0: background
     boxes = tuple(Box(x, y, x + width, y + height) for x, y, width, height, _ in components)
     return boxes if all_components else boxes[:1]
+
+
+def check_threshold(threshold: float, percentile: float | None) -> None:
+    """Refuse what `boxes_from_map` cannot do.
+
+    Raises:
+        UsageError: `threshold` or `percentile` is out of its range, or NaN.
+    """
+    if not 0 <= threshold < 1:
+        raise UsageError(f"threshold is {threshold}; give a number from 0 up to, not including, 1 (the paper's is 0.2)")
+    if percentile is not None and not 0 < percentile <= 100:
+        raise UsageError(f"percentile is {percentile}; give a number above 0 and at most 100")

@@ -108,7 +108,14 @@ def check_normalization(method: str, limits: tuple[float, float] | None) -> None
     if (limits is not None) != (method == "fixed"):
         got = "no limits" if limits is None else f"limits {limits}"
         raise UsageError(f"got normalization {method!r} with {got}; 'fixed' wants limits (low, high), the others none")
-    if limits is not None and not (np.isfinite(limits[1] - limits[0]) and limits[0] < limits[1]):
+    if limits is None:
+        return
+    try:
+        low, high = limits
+        increasing = bool(np.isfinite(high - low) and low < high)
+    except (TypeError, ValueError):  # not two, or not numbers
+        increasing = False
+    if not increasing:
         raise UsageError(f"limits are {limits}; give two numbers, the lower first")
 
 

@@ -6,7 +6,7 @@ import operator
 from difflib import get_close_matches
 from typing import SupportsIndex, TypeAlias
 
-from gapcam.errors import ClassNotFoundError
+from gapcam.errors import ClassNotFoundError, UsageError
 
 ClassRef: TypeAlias = SupportsIndex | str
 """A class as a caller names it: its index in the logits, or its label."""
@@ -30,9 +30,15 @@ class ClassNames:
 
         Raises:
             ClassNotFoundError: there is no such class, or several share the label (ImageNet has two 'crane').
+            UsageError: `ref` is neither an integer nor a text.
         """
         if not isinstance(ref, str):
-            index = operator.index(ref)
+            try:
+                index = operator.index(ref)
+            except TypeError:
+                index = None
+            if index is None or isinstance(ref, bool):
+                raise UsageError(f"got {ref!r} as a class; give its index, an integer, or its label")
             if not 0 <= index < len(self.labels):
                 raise ClassNotFoundError(
                     f"there is no class {index}: this model has {len(self.labels)}, 0 to {len(self.labels) - 1}"

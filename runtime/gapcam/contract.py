@@ -37,7 +37,9 @@ MAPS = "maps"
 TOPK_CLASSES = "topk_classes"
 TOPK_MAPS = "topk_maps"
 
+Version = Annotated[int, msgspec.Meta(ge=1)]
 Side = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 Resize = Literal["squash", "crop", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Color = Literal["rgb", "bgr"]
@@ -83,7 +85,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
     color: Color = "rgb"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     embedded: bool = False
 
 
@@ -156,7 +158,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         verification: what the export measured.
     """
 
-    contract: int
+    contract: Version
     producer: str
     head: Head
     preprocessing: Preprocessing
@@ -166,8 +168,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     verification: Verification
 
 
-class _Version(msgspec.Struct):
-    contract: int
+class _OnlyVersion(msgspec.Struct):
+    contract: Version
 
 
 def contract_to_json(contract: Contract) -> str:
@@ -192,7 +194,7 @@ def contract_from_metadata(metadata: Mapping[str, str], model_name: str) -> Cont
             f"Make one that has it with: gapcam export {model_name} -o exported.onnx"
         )
     try:
-        version = msgspec.json.decode(text, type=_Version).contract
+        version = msgspec.json.decode(text, type=_OnlyVersion).contract
         if version > CONTRACT_VERSION:
             raise ContractError(
                 f"{model_name} keeps version {version} of the contract; this gapcam knows version {CONTRACT_VERSION} "

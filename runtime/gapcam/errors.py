@@ -79,6 +79,11 @@ class MissingExtraError(GapcamError, ImportError):
         super().__init__(
             f"{package} is not installed, and this needs it. Install it with: pip install 'gapcam[{extra}]'"
         )
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """For pickle, which would else hand the message to `__init__`."""
+        return type(self), (self.package, self.extra)
 
 
 class BackendError(GapcamError):

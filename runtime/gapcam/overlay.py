@@ -46,17 +46,17 @@ def blend(
         placement: of the frame in the network's input. Pixels that the network did not see stay as they are.
         colormap: a key of `COLORMAPS`.
         alpha: of the map, in [0, 1].
-        out: where to write, an array like `frame`; it may be `frame` itself only where `frame` may be lost.
+        out: where to write, an array like `frame`; it may be `frame` itself where `frame` may be lost, but no other
+            view of its pixels.
 
     Returns:
         `out`, or a new array.
 
     Raises:
         UsageError: `colormap` or `alpha` is not one.
-        FrameError: `out` is not an array like `frame`.
+        FrameError: `out` is not an array like `frame`, or overlaps it.
     """
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha is {alpha}; give a number from 0 (only the frame) to 1 (only the map)")
+    check_alpha(alpha)
     colors = color_table(colormap)
     out = _checked_out(frame, out)
     seen = placement.frame_rect
@@ -73,6 +73,16 @@ def blend(
     return out
 
 
+def check_alpha(alpha: float) -> None:
+    """Refuse what `blend` cannot do.
+
+    Raises:
+        UsageError: `alpha` is out of its range, or NaN.
+    """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is {alpha}; give a number from 0 (only the frame) to 1 (only the map)")
+
+
 @lru_cache(maxsize=8)
 def color_table(colormap: str) -> Frame:
     """The 256 colours of a colour map, [256,1,3] uint8 BGR.
@@ -81,7 +91,7 @@ def color_table(colormap: str) -> Frame:
         UsageError: OpenCV has no such colour map.
     """
     if colormap not in COLORMAPS:
-        close = get_close_matches(colormap.lower(), COLORMAPS, n=1)
+        close = get_close_matches(str(colormap).lower(), COLORMAPS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(f"there is no colour map {colormap!r}.{hint} Give one of: {', '.join(sorted(COLORMAPS))}")
     return np.asarray(cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap]), np.uint8)
@@ -126,9 +136,16 @@ def line_width(image: Frame) -> int:
 def _checked_out(frame: Frame, out: Frame | None) -> Frame:
     if out is None:
         return np.empty(frame.shape, np.uint8)
+    if not isinstance(out, np.ndarray):
+        raise FrameError(f"got {type(out).__name__} as out; expected an array like the frame: np.empty_like(frame)")
     if out.shape != frame.shape or out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
         raise FrameError(
             f"got an out of shape {out.shape} and dtype {out.dtype}; expected a writeable contiguous array like the "
             f"frame, shape {frame.shape} and dtype uint8: np.empty_like(frame)"
+        )
+    same = out.ctypes.data == frame.ctypes.data and out.strides == frame.strides
+    if not same and np.shares_memory(out, frame):
+        raise FrameError(
+            "got an out that overlaps the frame; expected the frame itself, or memory of its own: np.empty_like(frame)"
         )
     return out

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from gapcam.contract import Interpolation, Preprocessing
+from gapcam.errors import UsageError
 from gapcam.frame import Frame, check_frame
 from gapcam.geometry import Placement, place
 
@@ -30,8 +32,13 @@ def preprocess(frame: Frame, preprocessing: Preprocessing) -> NDArray[np.float32
 
     Raises:
         FrameError: `frame` has another dtype or layout.
+        UsageError: `preprocessing` was made by hand, and one of its values is none that `Preprocessing` documents.
     """
     check_frame(frame)
+    try:  # msgspec checks what it decodes, not what is constructed
+        msgspec.convert(msgspec.to_builtins(preprocessing, enc_hook=float), Preprocessing)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise UsageError(f"the preprocessing is not right: {error}") from error
     tensor = empty_input(1, preprocessing)
     fill_input(frame, preprocessing, place((frame.shape[0], frame.shape[1]), preprocessing), tensor[0])
     return tensor.reshape(tensor.shape[1:])

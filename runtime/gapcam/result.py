@@ -242,7 +242,7 @@ class Result:
 
         Raises:
             UsageError: a wrong colour map, alpha, normalization or limits.
-            FrameError: `out` is not an array like the frame.
+            FrameError: `out` is not an array like the frame, or overlaps it.
         """
         part = self._normalized_part(target, normalization, limits, clamp_negative)
         with self._timed("overlay"):

@@ -92,7 +92,17 @@ def test_a_map_with_nan_or_infinity_has_no_box() -> None:
         assert boxes_from_map(np.array([[bad, 1.0], [2.0, 3.0]])) == ()
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.0}, {"threshold": -0.1}, {"percentile": 0}, {"percentile": 101}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": 1.0},
+        {"threshold": -0.1},
+        {"percentile": 0},
+        {"percentile": 101},
+        {"threshold": np.nan},
+        {"percentile": np.nan},
+    ],
+)
 def test_a_threshold_or_percentile_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(gapcam.UsageError, match="give a number"):
         boxes_from_map(np.eye(3), **wrong)  # type: ignore[arg-type]

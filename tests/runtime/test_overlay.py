@@ -9,7 +9,7 @@ from small_models import a_contract, fake_red_and_blue
 
 import gapcam
 from gapcam.geometry import place
-from gapcam.overlay import COLORMAPS, blend, draw_boxes, draw_caption
+from gapcam.overlay import COLORMAPS, blend, draw_boxes, draw_caption, line_width
 
 RNG = np.random.default_rng(0)
 
@@ -108,6 +108,32 @@ def test_an_out_of_another_dtype_is_refused(result: gapcam.Result) -> None:
         result.overlay(out=np.zeros((30, 50, 3), np.float32))  # type: ignore[arg-type]
 
 
+def test_an_out_that_is_no_array_is_refused(result: gapcam.Result) -> None:
+    with pytest.raises(gapcam.FrameError, match="got list as out"):
+        result.overlay(out=[1])  # type: ignore[arg-type]
+
+
+def test_an_out_may_be_the_frame_but_not_overlap_it() -> None:
+    heat, memory = smooth(30, 50), noise(31, 50)
+    placement = place((30, 50), gapcam.Preprocessing(size=(30, 50)))
+    frame = memory[:30]
+    with pytest.raises(gapcam.FrameError, match="overlaps the frame"):
+        blend(frame, heat, placement, out=memory[1:])
+    expected = blend(frame, heat, placement)
+    np.testing.assert_array_equal(blend(frame, heat, placement, out=frame[:]), expected)
+    np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"colormap": 2}, {"normalization": "fixed", "limits": (1,)}, {"normalization": "fixed", "limits": (0, "a")}],
+    ids=str,
+)
+def test_arguments_of_a_wrong_type_are_usage_errors(result: gapcam.Result, wrong: dict[str, object]) -> None:
+    with pytest.raises(gapcam.UsageError, match=r"give two numbers|no colour map 2"):
+        result.overlay(**wrong)  # type: ignore[arg-type]
+
+
 def test_an_unknown_colour_map_and_a_wrong_alpha_are_refused(result: gapcam.Result) -> None:
     with pytest.raises(gapcam.UsageError, match=r"Did you mean 'viridis'\?"):
         result.overlay(colormap="Viridid")
@@ -125,6 +151,9 @@ def test_a_box_is_drawn_on_its_border_and_not_inside(size: tuple[int, int]) -> N
     assert (image[60:140, 50] == 255).all()
     assert (image[60:140, 149] == 255).all()
     assert (image[70:130, 60:140] == 128).all()
+    outer = line_width(image)
+    for row, column in ((60 - outer, 100), (60 + outer, 100), (100, 50 - outer), (100, 50 + outer)):
+        assert (image[row, column] == 0).all()  # black on either side of the white
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 4000), (4000, 5), (8, 8)])

@@ -65,6 +65,33 @@ def test_what_shrinks_is_averaged_along_either_side(shape: tuple[int, int], inte
     assert tensor.mean() == pytest.approx(127.5, abs=1.5)
 
 
+@pytest.mark.parametrize(
+    ("interpolation", "flag"),
+    [
+        ("nearest", cv2.INTER_NEAREST),
+        ("bilinear", cv2.INTER_LINEAR),
+        ("bicubic", cv2.INTER_CUBIC),
+        ("lanczos", cv2.INTER_LANCZOS4),
+    ],
+)
+@pytest.mark.parametrize("size", [(40, 40), (10, 40)])
+def test_what_grows_is_interpolated_as_named(interpolation: str, flag: int, size: tuple[int, int]) -> None:
+    frame = noise(10, 10)
+    expected = cv2.resize(frame, size[::-1], interpolation=flag)
+    np.testing.assert_array_equal(pixels(frame, size, interpolation=interpolation), expected)
+
+
+@pytest.mark.parametrize("wrong", [{"resize": "stretch"}, {"std": (0.2, 0.0, 0.2)}, {"crop_pct": 1.5}], ids=str)
+def test_a_preprocessing_made_by_hand_is_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(gapcam.UsageError, match=f"the preprocessing is not right: .*{next(iter(wrong))}"):
+        gapcam.preprocess(noise(4, 4), gapcam.Preprocessing(size=(4, 4), **wrong))  # type: ignore[arg-type]
+
+
+def test_a_preprocessing_may_hold_numpys_numbers() -> None:
+    how = gapcam.Preprocessing(size=(4, 4), mean=tuple(np.full(3, 0.5)), std=tuple(np.full(3, 0.5, np.float32)))
+    np.testing.assert_allclose(gapcam.preprocess(np.zeros((4, 4, 3), np.uint8), how), -1)
+
+
 def test_nearest_only_picks_pixels_of_the_frame() -> None:
     frame = noise(100, 100) // 255 * 255
     assert set(np.unique(pixels(frame, (9, 9), interpolation="nearest"))) <= {0, 255}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from importlib.resources import files
@@ -90,3 +91,9 @@ def test_every_docstring_example_is_true() -> None:
         assert outcome.failed == 0
         attempted += outcome.attempted
     assert attempted >= 6
+
+
+def test_every_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(gapcam.MissingExtraError("onnxruntime", "cpu")))  # noqa: S301 - our own bytes
+    assert isinstance(error, gapcam.MissingExtraError)
+    assert str(error) == str(gapcam.MissingExtraError("onnxruntime", "cpu"))
