@@ -17,6 +17,9 @@ DEVICE_TOLERANCE = 1e-3
 """What `identity_error` may be when a float32 model is loaded on a device. A model of lower precision brings the
 tolerance that its export held it to."""
 
+GREATEST_TOLERANCE = 0.1
+"""What a model may bring: with more, the check would pass maps that have little to do with the logits."""
+
 
 def identity_error(
     logits: NDArray[np.floating[Any]],

@@ -14,7 +14,7 @@ MAP_KINDS = (HeadKind.AFFINE, HeadKind.CLASS_MAPS)
 
 
 def check_model(backend: Backend, contract: Contract, model_name: str) -> None:
-    """Compare a model's inputs and outputs with its contract.
+    """Compare a model's inputs and outputs, as it declares them, with its contract.
 
     Raises:
         ModelError: a tensor is missing or has another shape or type, or the head is of a kind that this version
@@ -27,7 +27,15 @@ def check_model(backend: Backend, contract: Contract, model_name: str) -> None:
             "class-maps heads. Update gapcam (pip install --upgrade gapcam) or export another network."
         )
     _check_input(backend.inputs, contract, model_name)
-    outputs = backend.outputs
+    check_outputs(backend.outputs, contract, model_name)
+
+
+def check_outputs(outputs: Mapping[str, TensorInfo], contract: Contract, model_name: str) -> None:
+    """Compare outputs, declared ones or those of a run, with each other and with the contract's labels.
+
+    Raises:
+        ModelError: one is missing, has another number of axes or type, or two do not fit.
+    """
     logits = _tensor(outputs, names.LOGITS, 2, model_name)
     features = _tensor(outputs, names.FEATURES, 4, model_name)
     classes, channels = logits.shape[1], features.shape[1]
@@ -35,7 +43,7 @@ def check_model(backend: Backend, contract: Contract, model_name: str) -> None:
         _agree(
             classes, len(contract.labels), f"{logits}, and the contract has {len(contract.labels)} labels", model_name
         )
-    if kind is HeadKind.CLASS_MAPS:
+    if contract.head.kind is HeadKind.CLASS_MAPS:
         _agree(classes, channels, f"{logits} and {features}, which are its class maps", model_name)
         return
     weights = _tensor(outputs, names.CAM_WEIGHTS, 2, model_name)
@@ -68,7 +76,7 @@ def _tensor(outputs: Mapping[str, TensorInfo], name: str, rank: int, model_name:
     if info is None:
         listed = ", ".join(outputs) or "none"
         raise ModelError(f"{model_name} has no output {name!r}, only {listed}; its contract needs it. Export it again.")
-    if len(info.shape) != rank or info.dtype not in ("float32", "float16", "float64"):
+    if len(info.shape) != rank or 0 in info.shape or info.dtype not in ("float32", "float16", "float64"):
         raise ModelError(f"{model_name} has the output {info}; expected {rank} axes of floats. Export it again.")
     return info
 

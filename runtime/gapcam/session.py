@@ -11,17 +11,20 @@ from types import TracebackType
 import numpy as np
 
 from gapcam import contract as names
-from gapcam.backends.protocol import Array, Backend
+from gapcam.backends.protocol import CLOSED, Array, Backend, TensorInfo
 from gapcam.cam import FloatArray
 from gapcam.classes import ClassNames, ClassRef
 from gapcam.contract import Contract, HeadKind, contract_from_metadata
 from gapcam.errors import BackendError, ModelError, UsageError, VerificationError
 from gapcam.frame import Frame, check_frame
 from gapcam.geometry import place
-from gapcam.identity import DEVICE_TOLERANCE, identity_error
-from gapcam.model_check import check_model
+from gapcam.identity import DEVICE_TOLERANCE, GREATEST_TOLERANCE, identity_error
+from gapcam.model_check import check_model, check_outputs
 from gapcam.preprocessing import empty_input, fill_input
 from gapcam.result import Result
+
+MAX_THREADS = 1024
+"""More than a device has cores: a slip of the pen."""
 
 _DEVICES = ("auto", "cpu")
 
@@ -40,10 +43,11 @@ def load(
     Args:
         path: of a .onnx file made by `gapcam export`.
         device: "cpu", or "auto" for the best there is, which in this version is the CPU.
-        threads: that one inference may use, at least 1; by default every physical core.
-        provider_options: of ONNX Runtime's execution provider, handed through.
-        session_options: of ONNX Runtime: configuration entries ("session.intra_op.allow_spinning": "0") and
-            attributes of its SessionOptions ("graph_optimization_level": "ORT_DISABLE_ALL").
+        threads: that one inference may use, 1 to 1024; by default every physical core.
+        provider_options: of ONNX Runtime's execution provider, handed through. The CPU provider ignores all of them.
+        session_options: of ONNX Runtime: configuration entries ("session.intra_op.allow_spinning": "0"), of which it
+            ignores those that it does not know, and attributes of its SessionOptions, also as text
+            ("graph_optimization_level": "ORT_DISABLE_ALL", "enable_profiling": "true").
         verify: check on a real run that logit_c = mean(M_c) + b_c. Without it, maps of a broken model are wrong
             without a word.
 
@@ -51,7 +55,8 @@ def load(
         ModelError: the file is missing, no ONNX model, damaged, or its tensors are not those that its contract names.
         ContractError: it has no contract, a damaged one, or one of a newer version.
         VerificationError: the identity does not hold on this device.
-        BackendError: the device is not available, or an option is not understood.
+        UsageError: `threads` is out of its range.
+        BackendError: the device is not available, or a session option is not understood.
         MissingExtraError: the package that runs the model is not installed.
 
     Example:
@@ -60,8 +65,10 @@ def load(
     """
     if device not in _DEVICES:
         raise BackendError(f"device {device!r} is not available; this version of gapcam runs on: {', '.join(_DEVICES)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; give a number from 1, or none for every physical core")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(
+            f"threads is {threads}; give a number from 1 to {MAX_THREADS}, or none for every physical core"
+        )
     from gapcam.backends.onnxruntime import OnnxRuntimeBackend  # here, because the engine is an extra
 
     backend = OnnxRuntimeBackend(
@@ -77,7 +84,8 @@ def load(
 class Session:
     """A model on a backend, checked against its contract. `gapcam.load` makes one.
 
-    Use it as a context manager, or call `close`. With ONNX Runtime, several threads may call one session.
+    Use it as a context manager, or call `close`. With ONNX Runtime, several threads may call one session, and one may
+    close it: inferences that have begun are finished, later ones raise UsageError.
 
     Args:
         backend: a loaded model; the session closes it.
@@ -112,7 +120,8 @@ class Session:
         self.classes = ClassNames(self.contract.labels, logits.shape[1])
         self.labels = self.classes.labels
         self.identity_error = identity_error(logits, features, self.weights, self.bias)
-        self.identity_tolerance = max(DEVICE_TOLERANCE, self.contract.verification.identity_tolerance)
+        given = self.contract.verification.identity_tolerance
+        self.identity_tolerance = min(max(DEVICE_TOLERANCE, given), GREATEST_TOLERANCE)
         # Not "error > tolerance": NaN must fail too.
         if verify and not self.identity_error <= self.identity_tolerance:
             raise VerificationError(
@@ -130,17 +139,17 @@ class Session:
         wanted = [names.LOGITS, names.FEATURES]
         if self.contract.head.kind is HeadKind.AFFINE:
             wanted += [names.CAM_WEIGHTS, names.CAM_BIAS]
-        logits, features, *head = self._opened().run(wanted, tensor)
+        arrays = self._opened().run(wanted, tensor)
+        # Again on what came: a side that the model leaves open may be anything.
+        found = {
+            name: TensorInfo(name, array.shape, str(array.dtype)) for name, array in zip(wanted, arrays, strict=True)
+        }
+        check_outputs(found, self.contract, self.name)
+        logits, features, *head = arrays
         self.weights: FloatArray | None = None
         self.bias: FloatArray | None = None
         if head:
             self.weights, self.bias = (array.astype(np.float32) for array in head)
-        channels = logits.shape[-1] if self.weights is None else self.weights.shape[1]
-        if logits.ndim != 2 or features.ndim != 4 or features.shape[1] != channels:
-            raise ModelError(
-                f"{self.name} gave logits of shape {logits.shape} and features of shape {features.shape}; "
-                f"expected [1,K] and [1,{channels},h,w]. Export it again."
-            )
         return logits, features
 
     def __call__(self, frame: Frame) -> Result:
@@ -153,7 +162,9 @@ class Session:
         Raises:
             FrameError: `frame` has another type, dtype or layout.
             VerificationError: the logits are not finite.
+            ModelError: the model gave another number of results than of frames.
             BackendError: the engine failed.
+            UsageError: the session is closed.
         """
         check_frame(frame)
         return self._run([frame])[0]
@@ -165,7 +176,7 @@ class Session:
 
         Raises:
             FrameError: one of `frames` has another type, dtype or layout; the message says which.
-            VerificationError, BackendError: as for one frame.
+            VerificationError, ModelError, BackendError, UsageError: as for one frame.
         """
         for index, frame in enumerate(frames):
             check_frame(frame, f"frame {index} of the batch: ")
@@ -183,9 +194,9 @@ class Session:
 
     def close(self) -> None:
         """Give the model's memory back. Results stay usable. Closing twice does nothing."""
-        if self._backend is not None:
-            self._backend.close()
-            self._backend = None
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
 
     def __enter__(self) -> Session:
         return self
@@ -197,7 +208,7 @@ class Session:
 
     def _opened(self) -> Backend:
         if self._backend is None:
-            raise UsageError("the session is closed; call it inside its 'with' block, or load the model again")
+            raise UsageError(CLOSED)
         return self._backend
 
     def _run(self, frames: Sequence[Frame]) -> list[Result]:
@@ -213,6 +224,11 @@ class Session:
         started = perf_counter()
         logits, features = backend.run([names.LOGITS, names.FEATURES], tensor)
         inference_ms = (perf_counter() - started) * 1e3 / len(frames)
+        if not len(logits) == len(features) == len(frames):
+            raise ModelError(
+                f"{self.name} gave {len(logits)} logits and {len(features)} features for {len(frames)} frames; "
+                "it does not keep the batch apart. Export it again."
+            )
         if not np.isfinite(logits).all():
             raise VerificationError(
                 f"{self.name} gave logits that are not finite; its precision ({self.contract.precision}) may be too "

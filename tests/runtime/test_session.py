@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from small_models import BIAS, WEIGHTS, a_contract, fake_red_and_blue, red_and_blue
 
 import gapcam
+from gapcam.backends import Backend, TensorInfo
+from gapcam.backends.fake import FakeBackend
+from gapcam.backends.onnxruntime import OnnxRuntimeBackend
 from gapcam.classes import ClassNames
 from gapcam.contract import METADATA_KEY, contract_to_json
 
@@ -95,13 +104,51 @@ def test_a_frame_of_nan_logits_is_an_error_and_not_a_score() -> None:
 
 
 def test_two_threads_may_share_a_session(tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     frames = [np.full((8, 8, 3), value, np.uint8) for value in range(0, 250, 10)]
     with gapcam.load(red_and_blue(tmp_path / "m.onnx"), threads=1) as session, ThreadPoolExecutor(2) as pool:
         together = [result.logits for result in pool.map(session, frames)]
         alone = [session(frame).logits for frame in frames]
     np.testing.assert_array_equal(together, alone)
+
+
+def test_calls_while_another_thread_closes_the_session_work_or_say_that_it_is_closed(tmp_path: Path) -> None:
+    """The frame is large, so that the session is closed while its input is made."""
+    session = gapcam.load(red_and_blue(tmp_path / "m.onnx"), threads=1)
+    frame, started = np.zeros((3001, 4001, 3), np.uint8), threading.Barrier(5)
+
+    def call(_: int) -> str:
+        started.wait(timeout=60)
+        for _ in range(1000):
+            try:
+                session(frame)
+            except gapcam.UsageError as error:  # noqa: PERF203 - the first one ends the loop
+                return str(error)
+        return "never closed"
+
+    with ThreadPoolExecutor(4) as pool:
+        ends = pool.map(call, range(4))
+        started.wait(timeout=60)
+        time.sleep(0.05)
+        session.close()
+        assert all("the session is closed" in end for end in ends)
+
+
+@pytest.mark.parametrize("make", [lambda path: OnnxRuntimeBackend(red_and_blue(path)), lambda _: fake_red_and_blue()])
+def test_a_closed_backend_says_so(tmp_path: Path, make: Callable[[Path], Backend]) -> None:
+    backend = make(tmp_path / "m.onnx")
+    backend.close()
+    with pytest.raises(gapcam.UsageError, match="the session is closed"):
+        backend.run(["logits"], np.zeros((1, 3, 2, 2), np.float32))
+
+
+def test_times_are_in_milliseconds_and_an_inference_is_shared_by_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = gapcam.Session(fake_red_and_blue())
+    for module in ("session", "result"):  # a clock that goes on by a quarter of a second whenever it is read
+        monkeypatch.setattr(f"gapcam.{module}.perf_counter", itertools.count(0, 0.25).__next__)
+    results = session.batch([FRAME] * 5)
+    assert all(result.timings_ms == {"preprocess": 250, "inference": 50} for result in results)
+    results[0].map()
+    assert results[0].timings_ms["map"] == 250
 
 
 # Classes by index and label.
@@ -114,6 +161,12 @@ def test_a_class_is_found_by_index_label_and_label_in_another_case() -> None:
     assert IMAGENET_LIKE.resolve(np.int64(3)) == 3
     assert IMAGENET_LIKE.resolve("Egyptian cat") == 1
     assert IMAGENET_LIKE.resolve("TIGER") == 3
+
+
+@pytest.mark.parametrize("ref", [1.0, np.True_, True, None, np.array([1, 2])])
+def test_what_is_neither_an_index_nor_a_label_is_refused(ref: object) -> None:
+    with pytest.raises(gapcam.UsageError, match="as a class; give its index"):
+        IMAGENET_LIKE.resolve(ref)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("index", [5, -1, 1000])
@@ -197,6 +250,10 @@ def test_options_reach_onnx_runtime(tmp_path: Path) -> None:
         ({"xyzzy": 1}, "known are"),
         ({"graph_optimization_level": "FAST"}, "ORT_ENABLE_ALL"),
         ({"intra_op_num_threads": "many"}, "expected int"),
+        ({"intra_op_num_threads": 10**12}, "expected int"),
+        ({"enable_profiling": "maybe"}, "expected bool"),
+        ({"session." + "x" * 1100: "1"}, "is refused"),
+        ({"session.intra_op_thread_affinities": "x"}, "refuses the session options"),
     ],
 )
 def test_a_session_option_that_is_not_understood_is_refused(
@@ -206,9 +263,23 @@ def test_a_session_option_that_is_not_understood_is_refused(
         gapcam.load(red_and_blue(tmp_path / "m.onnx"), session_options=options)
 
 
-def test_less_than_one_thread_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(gapcam.UsageError, match="from 1"):
-        gapcam.load(red_and_blue(tmp_path / "m.onnx"), threads=0)
+@pytest.mark.parametrize("threads", [0, 1025, 10**12])
+def test_no_thread_or_absurdly_many_are_refused(tmp_path: Path, threads: int) -> None:
+    with pytest.raises(gapcam.UsageError, match="from 1 to 1024"):
+        gapcam.load(red_and_blue(tmp_path / "m.onnx"), threads=threads)
+
+
+def test_threads_and_provider_options_reach_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    real = onnxruntime.InferenceSession
+
+    def recorded(path: str, options: onnxruntime.SessionOptions, **named: object) -> onnxruntime.InferenceSession:
+        given.append((options.intra_op_num_threads, named["providers"]))
+        return real(path, options, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
+    gapcam.load(red_and_blue(tmp_path / "m.onnx"), threads=2, provider_options={"a": "b"}).close()
+    assert given == [(2, [("CPUExecutionProvider", {"a": "b"})])]
 
 
 # Models that are not right.
@@ -277,8 +348,11 @@ def test_a_model_with_an_operator_that_the_engine_does_not_know_is_reported(tmp_
         ({METADATA_KEY: "{"}, "damaged contract"),
         ({METADATA_KEY: '{"contract": 1}'}, "damaged contract"),
         ({METADATA_KEY: contract_to_json(a_contract()).replace('"contract":1', '"contract":2')}, "version 2"),
+        ({METADATA_KEY: contract_to_json(a_contract()).replace('"contract":1', '"contract":0')}, ">= 1"),
+        ({METADATA_KEY: contract_to_json(a_contract()).replace('"contract":1', '"contract":-5')}, ">= 1"),
+        ({METADATA_KEY: contract_to_json(a_contract(std=(1.0, 0.0, 1.0)))}, "> 0"),
     ],
-    ids=["none", "no JSON", "incomplete", "newer"],
+    ids=["none", "no JSON", "incomplete", "newer", "version 0", "version -5", "std 0"],
 )
 def test_a_contract_that_is_absent_damaged_or_newer_is_refused(
     tmp_path: Path, metadata: dict[str, str], message: str
@@ -335,6 +409,68 @@ def test_labels_weights_and_bias_of_different_numbers_are_refused(tmp_path: Path
         gapcam.load(red_and_blue(tmp_path / "m.onnx", weights=wider, logits_weights=WEIGHTS))
 
 
+def open_backend(changed: dict[str, np.ndarray], contract: gapcam.Contract | None = None) -> FakeBackend:
+    """A model that declares none of its outputs' sides, with some of its outputs replaced."""
+    backend = fake_red_and_blue(contract)
+    whole = backend.compute
+    backend.compute = lambda image: {**whole(image), **changed}
+    for name, info in backend.outputs.items():
+        backend.outputs[name] = TensorInfo(name, (None,) * len(info.shape), info.dtype)
+    return backend
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    ("changed", "labels"),
+    [
+        ({}, ("a", "b", "c")),
+        ({}, ("a",)),
+        ({"cam_weights": np.ones((3, 2), np.float32)}, ()),
+        ({"cam_weights": np.ones((1, 2), np.float32)}, ()),
+        ({"cam_weights": np.ones((2, 3), np.float32)}, ()),
+        ({"cam_bias": np.ones(3, np.float32)}, ()),
+        ({"cam_bias": np.ones(1, np.float32)}, ()),
+        ({"logits": np.ones((1, 3), np.float32)}, ()),
+        ({"logits": np.ones((1, 0), np.float32)}, ()),
+        ({"features": np.ones((1, 3, 2, 2), np.float32)}, ()),
+    ],
+    ids=str,
+)
+def test_sides_that_the_model_leaves_open_are_checked_on_a_run(
+    changed: dict[str, np.ndarray], labels: tuple[str, ...], verify: bool
+) -> None:
+    with pytest.raises(gapcam.ModelError, match=r"should be equal|expected 2 axes"):
+        gapcam.Session(open_backend(changed, a_contract(labels=labels)), verify=verify)
+
+
+def test_a_bias_of_another_size_is_refused_before_anything_runs() -> None:
+    backend = fake_red_and_blue()
+    backend.outputs["cam_bias"] = TensorInfo("cam_bias", (3,), "float32")
+    with pytest.raises(gapcam.ModelError, match=r"cam_bias \[3\] float32: 2 and 3 should be equal"):
+        gapcam.Session(backend)
+    assert not backend.runs
+
+
+@pytest.mark.parametrize("name", ["logits", "features"])
+def test_a_model_that_does_not_keep_a_batch_apart_is_refused(name: str) -> None:
+    session = gapcam.Session(backend := fake_red_and_blue())
+    whole = backend.compute
+    backend.compute = lambda image: {**whole(image), name: whole(image)[name][:1]}
+    session(FRAME)
+    with pytest.raises(gapcam.ModelError, match="for 3 frames"):
+        session.batch([FRAME] * 3)
+
+
+def test_a_contract_cannot_switch_the_check_off(tmp_path: Path) -> None:
+    contract = a_contract()
+    generous = msgspec.structs.replace(
+        contract, verification=msgspec.structs.replace(contract.verification, identity_tolerance=1e9)
+    )
+    path = red_and_blue(tmp_path / "m.onnx", contract=generous, weights=WEIGHTS * 2, logits_weights=WEIGHTS)
+    with pytest.raises(gapcam.VerificationError, match=r"at most 0\.1 was expected"):
+        gapcam.load(path)
+
+
 def test_a_model_whose_identity_does_not_hold_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
     """Weights swapped between classes: logits are fine, maps would be wrong."""
     path = red_and_blue(tmp_path / "m.onnx", weights=WEIGHTS[::-1].copy(), logits_weights=WEIGHTS)
@@ -364,8 +500,6 @@ def test_the_tolerance_of_the_models_precision_counts(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_fails_on_an_input_is_a_backend_error(tmp_path: Path) -> None:
-    from gapcam.backends.onnxruntime import OnnxRuntimeBackend
-
     backend = OnnxRuntimeBackend(red_and_blue(tmp_path / "m.onnx"))
     with pytest.raises(gapcam.BackendError, match=r"shape \(1, 3, 9, 9\)"):
         backend.run(["logits"], np.zeros((1, 3, 9, 9), np.float32))

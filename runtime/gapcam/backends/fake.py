@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from gapcam.backends.protocol import Array, TensorInfo
+from gapcam.backends.protocol import CLOSED, Array, TensorInfo
+from gapcam.errors import UsageError
 
 
 class FakeBackend:
@@ -40,6 +41,8 @@ class FakeBackend:
 
     def run(self, outputs: Sequence[str], image: Array) -> list[Array]:
         """The computed outputs of these names."""
+        if self.closed:
+            raise UsageError(CLOSED)
         self.runs.append(tuple(outputs))
         computed = self.compute(image)
         return [computed[name] for name in outputs]

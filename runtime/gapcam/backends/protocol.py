@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
+CLOSED = "the session is closed; call it inside its 'with' block, or load the model again"
+"""What `Backend.run` says after `close`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -54,7 +57,8 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the engine failed.
+            UsageError: it is closed, perhaps by another thread a moment ago.
         """
 
     def close(self) -> None:
-        """Give the model's memory back. Called once; nothing else is called afterwards."""
+        """Give the model's memory back, when the runs that have begun are done. Called once."""
