@@ -1,5 +1,7 @@
 """Reading an image file as a frame, or saying why it cannot be read."""
 
+# ruff: noqa: PTH110, PTH112, PTH113 - Path.exists and its like raise where a name is too long or a folder is closed
+
 from __future__ import annotations
 
 import os
@@ -25,9 +27,13 @@ def read_image(path: str | os.PathLike[str]) -> Frame:
     Returns:
         H x W x 3 uint8 BGR.
 
+    Damage in the middle of a file is noticed where the decoder notices it: in PNG, which has checksums, nearly always;
+    in JPEG, WebP, JPEG 2000 and TIFF it may decode to a wrong picture without a word.
+
     Raises:
-        DataError: the file is missing, unreadable, no image, cut off, damaged, or has more pixels than OpenCV allows
-            (2^30, or 2^20 along a side; its environment variables OPENCV_IO_MAX_IMAGE_* change that).
+        DataError: the file is missing, unreadable, no regular file, no image, cut off, damaged so that it cannot be
+            decoded, or has more pixels than OpenCV allows (2^30, or 2^20 along a side; its environment variables
+            OPENCV_IO_MAX_IMAGE_* change that).
 
     Example:
         >>> frame = read_image("cat.jpg")  # doctest: +SKIP
@@ -56,12 +62,14 @@ def read_image(path: str | os.PathLike[str]) -> Frame:
 
 
 def _read_bytes(path: Path) -> bytes:
+    if os.path.isdir(path):
+        raise DataError(f"{path} is a folder; expected an image file")
+    if os.path.exists(path) and not os.path.isfile(path):  # to read a pipe or a device may never end
+        raise DataError(f"{path} is a pipe or a device; expected an image file")
     try:
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; check the name") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder; expected an image file") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -78,6 +78,18 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, suffix: str, part: f
         gapcam.read_image(path)
 
 
+def test_damage_that_a_checksum_covers_is_refused_and_damage_that_decodes_is_not_noticed(tmp_path: Path) -> None:
+    """The limit that the documentation states."""
+    for suffix in (".png", ".jpg"):
+        path = saved(tmp_path / f"a{suffix}", PHOTOGRAPH)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x10
+        path.write_bytes(data)
+    with pytest.raises(gapcam.DataError, match="damaged"):
+        gapcam.read_image(tmp_path / "a.png")
+    assert gapcam.read_image(tmp_path / "a.jpg").shape == PHOTOGRAPH.shape
+
+
 def test_a_progressive_jpeg_cut_off_between_its_scans_is_refused(tmp_path: Path) -> None:
     """What is left decodes as a blurred picture, which nobody asked for."""
     path = saved(tmp_path / "a.jpg", PHOTOGRAPH, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)

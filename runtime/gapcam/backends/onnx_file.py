@@ -4,8 +4,11 @@ An ONNX file is one protobuf message: (tag, value) fields in a row, the graph on
 fields tells a file that was cut off from one that never was ONNX, without a protobuf library on the device.
 """
 
+# ruff: noqa: PTH110, PTH112, PTH113 - Path.exists and its like raise where a name is too long or a folder is closed
+
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,10 +23,12 @@ def check_is_file(path: Path) -> None:
     """Refuse what is not a readable file.
 
     Raises:
-        ModelError: there is nothing, a folder, or a file that may not be read.
+        ModelError: there is nothing, a folder, a pipe, a device, or a file that may not be read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ModelError(f"{path} is a folder; give the .onnx file in it")
+    if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would wait for its writer
+        raise ModelError(f"{path} is a pipe or a device; give a regular file, the engine reads it more than once")
     try:
         with path.open("rb"):
             pass
@@ -32,7 +37,7 @@ def check_is_file(path: Path) -> None:
             f"there is no file {path}; check the name, or make the model with: gapcam export SOURCE -o {path}"
         ) from None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error
 
 
 def explain_unreadable(path: Path) -> str | None:
