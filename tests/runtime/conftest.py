@@ -16,5 +16,6 @@ cv2.setNumThreads(1)
 
 @pytest.fixture(autouse=True)
 def _plain_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables as wide as they need to be, whatever terminal the tests run in."""
+    """Tables as wide as they need to be, and output that is buffered as users have it, wherever the tests run."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)

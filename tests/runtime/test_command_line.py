@@ -78,6 +78,18 @@ def test_a_package_that_is_not_part_of_the_installation_is_named(commands: dict[
     assert invoke("--help")[0] == 0  # the others still work
 
 
+def test_a_missing_package_of_gapcams_own_is_one_line_that_installs_it(
+    commands: dict[str, EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(commands, "need", "gapcam.cli.main:needy")
+    monkeypatch.setattr(
+        group, "needy", raising(ModuleNotFoundError("No module named 'cv2'", name="cv2")), raising=False
+    )
+    code, _, err = invoke("need")
+    assert code == 6
+    assert err.endswith("pip install opencv-python-headless\n")
+
+
 @pytest.mark.parametrize(("package", "extra"), [("torch", "export"), ("onnx", "export"), ("onnxruntime", "cpu")])
 def test_a_missing_extra_is_one_line_that_names_what_installs_it(
     commands: dict[str, EntryPoint], monkeypatch: pytest.MonkeyPatch, package: str, extra: str
@@ -159,9 +171,10 @@ def test_the_installed_script_ends_with_the_exit_code(tmp_path: Path) -> None:
 def test_a_reader_that_closes_the_pipe_early_causes_no_traceback(tmp_path: Path) -> None:
     labels = tuple(f"a rather long label {number}" for number in range(2))
     model = red_and_blue(tmp_path / "m.onnx", contract=a_contract(labels=labels))
-    command = f"{shlex.quote(sys.executable)} -m gapcam.cli.main inspect {shlex.quote(str(model))} --json | true"
+    inspect = f"{shlex.quote(sys.executable)} -m gapcam.cli.main inspect {shlex.quote(str(model))} --json"
+    command = f"{{ {inspect}; echo $? >&2; }} | true"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    assert done.stderr == "1\n"
 
 
 def test_every_exit_code_is_documented() -> None:

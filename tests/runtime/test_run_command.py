@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,12 +14,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 from small_models import WEIGHTS, a_contract, red_and_blue
 
 import gapcam
 from gapcam.cli.main import main
+from gapcam.cli.output import output_names
 
 FIELDS = {"image", "overlay", "width", "height", "top", "classes", "timings_ms"}
 
@@ -251,7 +256,18 @@ def test_clamping_changes_the_map(tmp_path: Path) -> None:
         (["--normalize", "fixed"], "limits", 2),
         (["--limits", "0", "1"], "limits", 2),
         (["--normalize", "fixed", "--limits", "1", "0"], "the lower first", 2),
+        (["--normalize", "fixed", "--limits", "nan", "1"], "limits are (nan, 1.0)", 2),
         (["--threshold", "1"], "--threshold", 2),
+        (["--threshold", "nan"], "threshold is nan", 2),
+        (["--percentile", "nan"], "percentile is nan", 2),
+        (["--alpha", "nan"], "alpha is nan", 2),
+        (["--classes=--5"], "there is no class called '--5'", 2),
+        (["--classes", "9" * 5000], "there is no class called '999", 2),
+        (["--threads", "99999999999"], "from 1 to 1024", 2),
+        (["--session-option", "intra_op_num_threads=--5"], "expected int", 6),
+        (["--session-option", "enable_profiling=maybe"], "expected bool", 6),
+        (["--session-option", f"session.{'x' * 1100}=1"], "is refused", 6),
+        (["--session-option", "session.intra_op_thread_affinities=x"], "refuses the session options", 6),
         (["--percentile", "0"], "--percentile", 2),
         (["--topk", "0"], "--topk", 2),
         (["--alpha", "2"], "--alpha", 2),
@@ -382,3 +398,208 @@ def test_a_line_is_on_the_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     with JsonLines(tmp_path / "results.jsonl") as lines:
         lines.write({"image": "first"})
         assert rows(tmp_path) == [{"image": "first"}]
+
+
+def test_an_option_that_the_engine_refuses_prints_nothing_where_json_is_expected(model: Path, tmp_path: Path) -> None:
+    """ONNX Runtime would print what it refuses to stdout, and try again."""
+    wrong = ("--session-option", "session.intra_op_thread_affinities=x")
+    command = [sys.executable, "-m", "gapcam.cli.main", "run", model, picture(tmp_path / "a.png"), "--json", *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (6, "")
+
+
+def test_options_of_the_engine_reach_it(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    real = onnxruntime.InferenceSession
+
+    def recorded(path: str, options: onnxruntime.SessionOptions, **named: object) -> onnxruntime.InferenceSession:
+        given.append((options, named["providers"]))
+        return real(path, options, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
+    monkeypatch.chdir(tmp_path)
+    options = ["--threads", 3, "--provider-option", "a=b", "--session-option", "enable_profiling=True"]
+    options += ["--session-option", "a.text=007", "--session-option", "graph_optimization_level=ORT_DISABLE_ALL"]
+    assert gapcam_run(model, picture(tmp_path / "a.png"), *options).exit_code == 0
+    ((seen, providers),) = given
+    assert seen.intra_op_num_threads == 3
+    assert seen.enable_profiling is True
+    assert seen.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert seen.get_session_config_entry("a.text") == "007"
+    assert providers == [("CPUExecutionProvider", {"a": "b"})]
+
+
+def test_an_argument_too_long_for_a_name_is_skipped_and_the_rest_is_done(model: Path, tmp_path: Path) -> None:
+    done = gapcam_run(model, "x" * 300 + ".png", picture(tmp_path / "a.png"), "y" * 300 + "*")
+    assert done.exit_code == 1
+    assert "File name too long" in done.stderr
+    assert "1 image done, 2 skipped" in done.stdout
+    assert gapcam_run("x" * 300, tmp_path / "a.png").exit_code == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
+def test_folders_that_may_not_be_entered_are_skipped_and_the_rest_is_done(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "a.png")
+    picture(tmp_path / "photos" / "closed" / "b.png")
+    closed = tmp_path / "photos" / "closed"
+    closed.chmod(0)
+    try:
+        done = gapcam_run(model, closed / "b.png", tmp_path / "photos", "--recursive")
+        assert gapcam_run(closed / "model.onnx", tmp_path / "photos").exit_code == 3
+    finally:
+        closed.chmod(0o700)
+    assert done.exit_code == 1
+    assert "1 image done, 2 skipped" in done.stdout
+    assert done.stderr.count("Permission denied") == 2
+
+
+@pytest.mark.parametrize("place", ["image", "model", "folder"])
+def test_a_pipe_is_refused_and_not_waited_for(model: Path, tmp_path: Path, place: str) -> None:
+    pipe = tmp_path / "pipes" / "a.png"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    arguments = {"image": [model, pipe], "model": [pipe, model], "folder": [model, pipe.parent]}[place]
+    command = [sys.executable, "-m", "gapcam.cli.main", "run", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == (3 if place == "model" else 5)
+    assert "is a pipe or a device" in done.stderr
+
+
+def test_a_folder_named_like_an_image_is_a_folder(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "x.png" / "a.png")
+    picture(tmp_path / "photos" / "b.png")
+    for arguments, names in (
+        ([tmp_path / "photos"], ["b.png"]),
+        ([tmp_path / "photos", "--recursive"], ["b.png", "a.png"]),
+        ([tmp_path / "photos" / "x.png"], ["a.png"]),
+        ([tmp_path / "photos" / "*.png"], ["b.png"]),
+    ):
+        done = gapcam_run(model, *arguments, "-o", tmp_path / "out")
+        assert done.exit_code == 0, done.output
+        assert [Path(row["image"]).name for row in rows(tmp_path / "out")] == names
+
+
+def test_a_folder_that_holds_overlays_alone_says_so(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "out" / "a.overlay.png")
+    done = gapcam_run(model, tmp_path / "out")
+    assert done.exit_code == 5
+    assert "has no images but overlays of an earlier run, which are left out" in done.stderr
+
+
+def test_one_image_under_several_names_is_done_once(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link.png").symlink_to(picture(tmp_path / "a.png"))
+    monkeypatch.chdir(tmp_path)
+    assert gapcam_run(model, "a.png", "./a.png", tmp_path / "a.png", "link.png", "-o", "out").exit_code == 0
+    assert [row["image"] for row in rows(tmp_path / "out")] == ["a.png"]
+
+
+@pytest.mark.parametrize("stem", ["a" * 251, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 125, "a" * 245])
+def test_images_with_the_longest_names_get_overlays_of_their_own(model: Path, tmp_path: Path, stem: str) -> None:
+    found = []
+    for folder in "abc":
+        picture(tmp_path / folder / "short.png").rename(tmp_path / folder / f"{stem}.png")
+        found.append(tmp_path / folder / f"{stem}.png")
+    done = gapcam_run(model, *found, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    names = {row["overlay"] for row in rows(tmp_path / "out")}
+    assert len(names) == 3
+    assert all((tmp_path / "out" / name).is_file() and name.startswith(stem[:110]) for name in names)
+
+
+def test_names_for_thousands_of_equal_images_take_no_time(tmp_path: Path) -> None:
+    started = time.monotonic()
+    names = output_names([Path(f"d{number}/frame.jpg") for number in range(10_000)], tmp_path, ".png")
+    assert len(set(names)) == 10_000
+    assert names[-1] == tmp_path / "frame-10000.overlay.png"
+    assert time.monotonic() - started < 20  # seconds; looking every number up from the first takes minutes
+
+
+full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+
+
+@full_disk
+@pytest.mark.parametrize("words", ["run --json", "run", "inspect", "inspect --json", "--help"])
+def test_a_full_disk_under_stdout_is_one_line_and_5(model: Path, tmp_path: Path, words: str) -> None:
+    command, *options = words.split()
+    arguments = {"run": [model, picture(tmp_path / "a.png")], "inspect": [model]}.get(command, [])
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gapcam.cli.main", command, *arguments, *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: cannot write: No space left on device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@full_disk
+def test_a_full_disk_under_the_results_is_one_line_and_5(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.jsonl").symlink_to("/dev/full")
+    done = gapcam_run(model, picture(tmp_path / "a.png"), "-o", tmp_path / "out")
+    assert done.exit_code == 5
+    assert done.stderr.startswith(f"error: cannot write {tmp_path / 'out' / 'results.jsonl'}: No space left")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_closed_stdout_does_no_harm(model: Path, tmp_path: Path) -> None:
+    arguments = shlex.join(map(str, ["run", model, picture(tmp_path / "a.png"), "-o", tmp_path / "out"]))
+    command = f"{shlex.quote(sys.executable)} -m gapcam.cli.main {arguments} >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(rows(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_labels_that_the_terminal_cannot_show_do_no_harm(tmp_path: Path, options: list[str]) -> None:
+    label = "\N{CAT FACE} tabb\xff"
+    model = red_and_blue(tmp_path / "m.onnx", contract=a_contract((8, 8), labels=(label, "b")))
+    command = [sys.executable, "-m", "gapcam.cli.main", "run", model, picture(tmp_path / "a.png"), *options]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    if options:
+        assert json.loads(done.stdout)["top"][0]["label"] == label
+    else:
+        assert "\\U0001f431 tabb\\xff" in done.stdout
+
+
+def test_a_report_shows_a_file_name_as_it_is(model: Path, tmp_path: Path) -> None:
+    done = gapcam_run(model, tmp_path / ":cat:[red].png")
+    assert f"skipped {tmp_path}/:cat:[red].png: " in done.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    from gapcam.cli import console  # here: it looks at the terminal's width when it is loaded
+
+    shown = io.StringIO()
+    monkeypatch.setattr(console, "stderr", Console(file=shown, force_terminal=terminal, _environ={"TERM": "xterm"}))
+    with console.progress_bar() as progress:
+        for _ in progress.track(range(3), description="images"):
+            pass
+    assert ("images" in shown.getvalue()) == terminal
+
+
+def test_clamping_reaches_the_picture(model: Path, tmp_path: Path) -> None:
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:8, :, 2], image[:, :8, 0] = 60, 255
+    assert cv2.imwrite(str(tmp_path / "a.png"), image)
+    with gapcam.load(model) as session:
+        result = session(image)
+    for options, clamped in ((["--clamp-negative"], True), ([], False)):
+        assert (
+            gapcam_run(model, tmp_path / "a.png", "--classes", "red", "-o", tmp_path / "out", *options).exit_code == 0
+        )
+        expected = result.overlay(
+            "red",
+            clamp_negative=clamped,
+            boxes=result.boxes("red", clamp_negative=clamped),
+            caption=f"red {result.prediction('red').score:.2f}",
+        )
+        np.testing.assert_array_equal(gapcam.read_image(tmp_path / "out" / "a.overlay.png"), expected)

@@ -7,10 +7,10 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-stdout = Console(highlight=False)
+stdout = Console(highlight=False, emoji=False)
 """For tables that people read. It follows sys.stdout."""
 
-stderr = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False, emoji=False)
 """For progress and reports. It follows sys.stderr."""
 
 
@@ -25,7 +25,7 @@ def progress_bar() -> Progress:
         transient=True,
         disable=not stderr.is_terminal,
         # rich sends what is printed meanwhile to its own console. Right on a terminal; wrong for a pipe on stdout.
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
     )
 
 
@@ -36,5 +36,6 @@ def report(message: str) -> None:
 
 def write_line(line: str) -> None:
     """A line of results on stdout, at once; a progress bar on the same terminal makes way for it."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    if sys.stdout is not None:  # None: it was closed before the start
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()

@@ -1,18 +1,17 @@
 """Which images a command line means: files, folders and patterns."""
 
+# ruff: noqa: PTH110, PTH112, PTH113 - Path.exists and its like raise where a name is too long or a folder is closed
+
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapcam.cli.output import display_name
-from gapcam.errors import DataError
+from gapcam.cli.output import OVERLAY
 from gapcam.image_file import SUFFIXES
-
-_OVERLAY = ".overlay"
-"""What an overlay's name has between the image's and the suffix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,70 +30,43 @@ class InputImage:
 def find_images(arguments: Sequence[str], *, recursive: bool) -> list[InputImage]:
     """The images that arguments name, each once, in the order of the arguments and sorted within each.
 
-    A folder means its files that have an image's suffix, without overlays that an earlier run left there;
-    `recursive` includes its subfolders. An argument that is no
-    existing file or folder and has a "*", "?" or "[" is a pattern, in which "**" spans folders.
+    A folder means its files that have an image's suffix, without overlays that an earlier run left there; `recursive`
+    includes its subfolders. An argument that is no existing file or folder and has a "*", "?" or "[" is a pattern, in
+    which "**" spans folders. Two paths of one file, such as a relative and an absolute one, are one image, shown as it
+    was named first.
     """
-    found: dict[Path, InputImage] = {}
+    found: dict[str, InputImage] = {}
     for argument in arguments:
         for image in _expanded(argument, recursive):
-            found.setdefault(image.path, image)
+            found.setdefault(os.path.realpath(image.path), image)
     return list(found.values())
 
 
 def _expanded(argument: str, recursive: bool) -> Iterable[InputImage]:
     path = Path(argument)
-    if path.is_dir():
-        try:
-            inside = sorted(path.rglob("*") if recursive else path.iterdir())
-        except OSError as error:
-            return [InputImage(path, f"the folder {path} cannot be read: {error.strerror}")]
-        images = [InputImage(file) for file in inside if _is_image(file)]
-        hint = "" if recursive else "; --recursive looks into its subfolders"
-        return images or [InputImage(path, f"the folder {path} has no images ({' '.join(SUFFIXES)}){hint}")]
-    if not path.exists() and glob.has_magic(argument):
+    if os.path.isdir(path):
+        return _in_folder(path, recursive)
+    if not os.path.exists(path) and glob.has_magic(argument):
         names = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        files = [InputImage(Path(name)) for name in names if Path(name).is_file()]
+        files = [InputImage(Path(name)) for name in names if os.path.isfile(name)]
         return files or [InputImage(path, f"no file matches {argument}")]
     return [InputImage(path)]
 
 
-def _is_image(file: Path) -> bool:
-    """By its suffix; an overlay that an earlier run left in the folder is none."""
-    return file.suffix.lower() in SUFFIXES and not file.stem.endswith(_OVERLAY) and file.is_file()
-
-
-def output_names(images: Sequence[InputImage], folder: Path, suffix: str) -> list[Path]:
-    """An output file in `folder` for each image, no two the same and none of them one of the images.
-
-    photos/cat.jpg becomes cat.overlay.png; another cat becomes cat-2.overlay.png, in the order of the images.
-    """
-    # Compared without case, since some file systems do not know it.
-    taken = {str(image.path.resolve()).casefold() for image in images}
-    names = []
-    for image in images:
-        stem = display_name(Path(image.path.stem))
-        number, name = 1, folder / f"{stem}{_OVERLAY}{suffix}"
-        while str(name.resolve()).casefold() in taken:
-            number += 1
-            name = folder / f"{stem}-{number}{_OVERLAY}{suffix}"
-        taken.add(str(name.resolve()).casefold())
-        names.append(name)
-    return names
-
-
-def check_writable(folder: Path) -> None:
-    """Make the output folder and try it, before any work is done.
-
-    Raises:
-        DataError: it cannot be made or written to.
-    """
-    probe = folder / ".gapcam-probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise DataError(
-            f"cannot write to the output folder {folder}: {error.strerror}; choose another with -o"
-        ) from error
+def _in_folder(folder: Path, recursive: bool) -> list[InputImage]:
+    files: list[Path] = []
+    closed: list[OSError] = []
+    for where, _, names in os.walk(folder, onerror=closed.append):
+        files += (Path(where, name) for name in names)
+        if not recursive:
+            break
+    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    images = [InputImage(file) for file in pictures if not file.stem.endswith(OVERLAY)]
+    images += (
+        InputImage(Path(error.filename), f"the folder {error.filename} cannot be read: {error.strerror}")
+        for error in closed
+    )
+    what = "but overlays of an earlier run, which are left out" if pictures else f"({' '.join(SUFFIXES)})"
+    hint = "" if recursive else "; --recursive looks into its subfolders"
+    none = InputImage(folder, f"the folder {folder} has no images {what}{hint}")
+    return sorted(images, key=lambda image: image.path) or [none]

@@ -32,7 +32,7 @@ def inspect(model: Path, as_json: bool) -> int:
     with load(model, verify=False) as session:
         facts = {"file": display_name(model), "size_bytes": model.stat().st_size, **_facts(session)}
     if as_json:
-        click.echo(json_line(facts))
+        click.echo(json_line(facts, ascii_only=True))
     else:
         _print_table(facts)
     return ExitCode.DONE if facts["identity"]["holds"] else ExitCode.VERIFICATION

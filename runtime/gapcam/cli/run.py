@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -162,19 +163,30 @@ def run(
     # Here, so that --help needs no OpenCV and no inference engine.
     from gapcam import load, read_image
     from gapcam.atomic_file import write_atomically
+    from gapcam.boxes import check_threshold
     from gapcam.cli.console import progress_bar, report, write_line
-    from gapcam.cli.inputs import check_writable, find_images, output_names
-    from gapcam.cli.output import JsonLines, display_name, encode_image, json_line
-    from gapcam.overlay import color_table
+    from gapcam.cli.inputs import find_images
+    from gapcam.cli.output import (
+        JsonLines,
+        check_output_folder,
+        display_name,
+        encodable,
+        encode_image,
+        json_line,
+        output_names,
+    )
+    from gapcam.overlay import check_alpha, color_table
 
     # Whatever can be wrong with the options is found before any work is done, and before old results are replaced.
     check_normalization(normalization, limits)
+    check_threshold(threshold, percentile)
+    check_alpha(alpha)
     color_table(colormap)
     inputs = find_images(images, recursive=recursive)
     draw = overlays and output is not None
     if output is not None:
-        check_writable(output)
-    names = output_names(inputs, output or Path(), f".{suffix}")
+        check_output_folder(output)
+    names = output_names([image.path for image in inputs], output or Path(), f".{suffix}")
     box_options: dict[str, Any] = {
         "threshold": threshold,
         "percentile": percentile,
@@ -189,7 +201,7 @@ def run(
                 device=device,
                 threads=threads,
                 provider_options=provider_options,
-                session_options={name: _value(text) for name, text in session_options.items()},
+                session_options=session_options,
             )
         )
         targets = [index for text in classes for index in _indices(text, session.classes)]
@@ -218,14 +230,14 @@ def run(
                 row |= {"overlay": name.name if draw else None, **result.to_dict(targets, count=topk, **box_options)}
             except (DataError, FrameError, VerificationError) as error:  # this image's fault: the others go on
                 skipped += 1
-                row["error"] = " ".join(str(error).split())
+                row["error"] = encodable(" ".join(str(error).split()))
                 report(f"skipped {row['image']}: {row['error']}")
             if picture is not None:  # outside the try: where a result cannot be kept, there is no use in going on
                 write_atomically(name, picture)
             if lines is not None:
                 lines.write(row)
             if as_json:
-                write_line(json_line(row))
+                write_line(json_line(row, ascii_only=True))
             elif "error" not in row:
                 write_line(_summary(row))
     if not as_json:
@@ -251,13 +263,9 @@ def _index(text: str, names: ClassNames) -> int:
     try:
         return names.resolve(text)
     except ClassNotFoundError:
-        if not text.strip().lstrip("-").isdecimal():
+        if not re.fullmatch(r"-?\d{1,9}", text.strip()):
             raise
     return names.resolve(int(text))
-
-
-def _value(text: str) -> str | int:
-    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def _summary(row: dict[str, Any]) -> str:
