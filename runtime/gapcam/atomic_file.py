@@ -28,15 +28,14 @@ def check_writable(path: Path) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary one beside it, so that nobody ever sees half of it.
 
-    Not even after a power cut: the content is on the disk before it takes the name, which costs some milliseconds on
-    an SSD and some tens on a memory card.
+    Not even after a power cut: the content is on the disk before it takes the name. Each file costs a flush of the
+    disk, which takes longest on memory cards.
 
     Raises:
         DataError: the place cannot be written; an older file there is left as it was.
     """
-    temporary = path.with_name(
-        f".gapcam-{secrets.token_hex(8)}.tmp"
-    )  # short: `path` may have the longest name there is
+    # Not made from the file's name, which may be as long as a name can be.
+    temporary = path.with_name(f".gapcam-{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
