@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ def measure(
 
     In a round every step has one turn: `UNMEASURED` runs, then `MEASURED` ones. So each finds the caches as it leaves
     them itself, as in a loop of its own. (One run after another in turn makes a step's duration depend on what came
-    before it: a classifier by a tenth, a copy of a frame by a factor of two, for two runs.)
+    before it: a classifier by a tenth, a copy of a frame by a factor of two, for two runs.) The order of the turns is
+    another one in each round, so that what is left of that effect does not always fall on the same step.
 
     Args:
         steps: what to run, by name. All are run a few times first.
@@ -41,10 +43,12 @@ def measure(
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
+    turns, order = list(steps.items()), random.Random(0)  # noqa: S311  # no secret
     stop_ns = time.perf_counter_ns() + seconds * 1e9
     with _no_garbage_collection():
         for done in range(rounds):
-            for name, step in steps.items():
+            order.shuffle(turns)
+            for name, step in turns:
                 for _ in range(UNMEASURED):
                     step()
                 for _ in range(MEASURED):

@@ -24,8 +24,19 @@ def test_every_step_has_its_turn_in_every_round_after_a_warm_up() -> None:
     ran: list[str] = []
     measured = measure({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, rounds=3, seconds=60)
     turn = UNMEASURED + MEASURED
-    assert ran == ["a"] * WARM_UP + ["b"] * WARM_UP + (["a"] * turn + ["b"] * turn) * 3
+    assert ran[: 2 * WARM_UP] == ["a"] * WARM_UP + ["b"] * WARM_UP
+    rounds = [ran[start : start + 2 * turn] for start in range(2 * WARM_UP, len(ran), 2 * turn)]
+    assert len(rounds) == 3
+    assert all(each in (["a"] * turn + ["b"] * turn, ["b"] * turn + ["a"] * turn) for each in rounds)
     assert {name: latency.count for name, latency in measured.items()} == {"a": 3 * MEASURED, "b": 3 * MEASURED}
+
+
+def test_no_step_always_follows_the_same_one() -> None:
+    first: list[str] = []
+    steps = {name: lambda name=name: first.append(name) for name in "abc"}
+    measure(steps, rounds=20, seconds=60)
+    starts = first[3 * WARM_UP :: 3 * (UNMEASURED + MEASURED)]
+    assert set(starts) == {"a", "b", "c"}
 
 
 def test_the_time_that_a_step_takes_is_measured() -> None:

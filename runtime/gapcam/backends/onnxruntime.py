@@ -20,6 +20,8 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from onnxruntime import NodeArg
 
+onnxruntime.disable_telemetry_events()  # a camera reports to its owner only
+
 _PROVIDER = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64"}
 """ONNX Runtime's names of types where NumPy's differ."""
