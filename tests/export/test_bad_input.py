@@ -202,6 +202,17 @@ def test_without_torch_an_onnx_file_is_exported_and_a_network_names_the_extra(tm
     assert "Traceback" not in done.stderr
 
 
+def test_weights_that_cannot_be_fetched_are_said_to_be_and_what_to_do(tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"  # nothing listens there
+    offline = {**os.environ, "https_proxy": nowhere, "HTTPS_PROXY": nowhere, "TORCH_HOME": str(tmp_path / "cache")}
+    done = gapcam("export", "torchvision:resnet18", "--pretrained", "-o", tmp_path / "model.onnx", env=offline)
+    assert done.returncode == ExitCode.MODEL
+    assert "could not be fetched" in done.stderr
+    assert "--checkpoint FILE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = gapcam("export", "torchvision:resnet19", "-o", tmp_path / "model.onnx", "--debug")
     assert done.returncode == ExitCode.MODEL

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+import torchvision
 from networks import gap_network, many_layers_in_head
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -175,6 +176,38 @@ def test_preprocessing_comes_from_the_model_librarys_record(
 def test_a_librarys_network_without_weights_is_said_to_be_random(tmp_path: Path) -> None:
     report = gapcam_export.export("torchvision:squeezenet1_1", tmp_path / "model.onnx", size=(64, 64))
     assert "the network has random weights; --pretrained or --checkpoint FILE gives it trained ones" in report.notes
+
+
+def test_pretrained_weights_are_those_that_the_library_has_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cache holds a file that stands for a download."""
+    weights = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+    cached = tmp_path / "hub" / "checkpoints" / Path(weights.url).name
+    cached.parent.mkdir(parents=True)
+    model = torchvision.models.squeezenet1_1(weights=None)
+    torch.save(model.state_dict(), cached)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    report = gapcam_export.export("torchvision:squeezenet1_1", tmp_path / "model.onnx", pretrained=True)
+    assert report.contract.source.checkpoint == "pretrained"
+    assert report.contract.preprocessing.crop_pct == 224 / 256
+    assert not any("random weights" in note for note in report.notes)
+    constants = [onnx.numpy_helper.to_array(c) for c in onnx.load(tmp_path / "model.onnx").graph.initializer]
+    expected = model.classifier[1].weight.detach().numpy()
+    assert any(value.shape == expected.shape and (value == expected).all() for value in constants)
+
+
+def test_progress_names_each_step_before_it_begins(tmp_path: Path) -> None:
+    steps: list[str] = []
+    gapcam_export.export("networks:gap_network", tmp_path / "model.onnx", size=(64, 64), progress=steps.append)
+    assert steps == [
+        "building networks:gap_network",
+        "writing ONNX with PyTorch's exporter",
+        "finding the head",
+        "adding the outputs",
+        "verifying on 4 images",
+        f"writing {tmp_path / 'model.onnx'}",
+    ]
 
 
 def test_what_was_assumed_is_said(tmp_path: Path) -> None:
