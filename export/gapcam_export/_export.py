@@ -110,7 +110,8 @@ def export(
     original = classifier.model
     noise = _noise(graph_inputs(original.graph)[0])
     head = find_head(original, classifier.output, noise)
-    check_positions(original, head, noise)
+    if not check_positions(original, head, noise):
+        notes.append("whether the maps lie like the image could not be told: the network mixes all positions")
     if head.grid_is_assumed:
         rows, columns = head.feature_shape[1:]
         notes.append(

@@ -32,7 +32,7 @@ _SPATIAL_AXES: dict[int, dict[Layout, tuple[int, ...]]] = {
     4: {"nchw": (2, 3), "nhwc": (1, 2)},
     3: {"tokens": (1,), "channels-tokens": (2,)},
 }
-# A head is at the end: f is among the last tensors that all paths share. Bounds the memory that observing takes.
+# Tensors whose values are looked at together: bounds the memory that this takes.
 _TENSORS_OBSERVED = 32
 # A power of two, so that scaling is exact; large, so that the bias costs the weights no digits.
 _PROBE_SCALE = 1024.0
@@ -104,15 +104,14 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
     (fed,) = graph_inputs(model.graph)
     logits = find_logits(model.graph, output)
     necessary = necessary_tensors(model.graph, fed.name, logits)
-    spatial: list[str] = []
-    later: list[str] = []
-    for names in (necessary[-_TENSORS_OBSERVED:], necessary):
-        observed = _observe(model, fed.name, logits, names, image)
-        names = [name for name in names if name in observed and observed[name].shape[:1] == image.shape[:1]]
-        spatial, later = _split_at_first_vector(names, observed)
-        spatial = [name for name in spatial if name != fed.name]
-        if spatial:
-            break
+    first = _first_vector(model, [name for name in necessary if name != fed.name], image)
+    names = necessary[max(necessary.index(first) - _TENSORS_OBSERVED, 1) :]
+    observed = _observe(model, fed.name, logits, names, image)
+    names = [name for name in names if name in observed and _has_batch(observed[name], image)]
+    if first not in names:
+        raise ModelError(f"the output is {list(observed[logits].shape)} for {len(image)} images; expected [N,K].")
+    before, later = names[: names.index(first)], names[names.index(first) :]
+    spatial = [name for name in before if observed[name].ndim in _SPATIAL_AXES]
     if not spatial:
         raise HeadError(
             HeadKind.NONE,
@@ -158,20 +157,22 @@ def _observe(model: onnx.ModelProto, fed: str, logits: str, names: Sequence[str]
     return observed
 
 
-def _split_at_first_vector(names: Sequence[str], observed: Mapping[str, Array]) -> tuple[list[str], list[str]]:
-    """The tensors with spatial extent before the first vector [N,C], and everything after the last of them.
+def _first_vector(model: onnx.ModelProto, names: Sequence[str], image: Array) -> str:
+    """The first of the necessary tensors that has no spatial extent: [N,C], [N,C,1,1], at last the logits.
 
     Where all that is known of an image has gone through one vector, nothing after it is a map of the image, whatever
     its shape: the answers of several heads that are averaged look like one.
     """
-    spatial: list[str] = []
-    for name in names:
-        sides = [side for side in observed[name].shape[1:] if side > 1]
-        if len(sides) < 2:
-            break
-        if observed[name].ndim in _SPATIAL_AXES:
-            spatial.append(name)
-    return spatial, list(names[names.index(spatial[-1]) + 1 :]) if spatial else []
+    for start in range(0, len(names), _TENSORS_OBSERVED):
+        part = names[start : start + _TENSORS_OBSERVED]
+        for name, value in observe(model, part, image).items():
+            if _has_batch(value, image) and sum(side > 1 for side in value.shape[1:]) < 2:
+                return name
+    return names[-1]
+
+
+def _has_batch(value: Array, image: Array) -> bool:
+    return value.shape[:1] == image.shape[:1]
 
 
 def _find_pooling(probe: _Probe, spatial: Sequence[str], later: Sequence[str]) -> tuple[str, Layout, str]:

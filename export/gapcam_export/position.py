@@ -17,13 +17,16 @@ _CENTRES = ((0.25, 0.5), (0.75, 0.5), (0.5, 0.25), (0.5, 0.75))
 _NOTICEABLE = 0.05
 
 
-def check_positions(model: onnx.ModelProto, head: FoundHead, image: Array) -> None:
+def check_positions(model: onnx.ModelProto, head: FoundHead, image: Array) -> bool:
     """Change the image at one place after another, and see that the feature maps change there.
 
     Args:
         model: a classifier with input `image`.
         head: what `find_head` found in it.
         image: [N,...] to change; its first image is used.
+
+    Returns:
+        True where the maps follow the image; False where that cannot be told, since the network answers everywhere.
 
     Raises:
         VerificationError: what moves down or right in the image moves elsewhere in the maps.
@@ -34,6 +37,7 @@ def check_positions(model: onnx.ModelProto, head: FoundHead, image: Array) -> No
     above, below, left, right = (_centroid(np.abs(each - before), head) for each in after)
     down, across = below - above, right - left
     rows, columns = head.feature_shape[1] > 1, head.feature_shape[2] > 1
+    follows = True
     for what, straight, aside, visible in (
         ("down", down[0], down[1], rows),
         ("to the right", across[1], across[0], columns),
@@ -44,6 +48,8 @@ def check_positions(model: onnx.ModelProto, head: FoundHead, image: Array) -> No
                 "elsewhere in them (are they transposed, or tokens in another order than row by row?). Their maps "
                 "would point at the wrong places. Nothing was written. Pool them in the order of the image."
             )
+        follows &= not visible or straight > _NOTICEABLE
+    return follows
 
 
 def _with_patch(image: Array, centre: tuple[float, float]) -> Array:

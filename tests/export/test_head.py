@@ -20,7 +20,7 @@ def export(name: str, folder: Path, size: tuple[int, int] = (64, 96)) -> gapcam_
     return gapcam_export.export(f"networks:{name}", folder / "model.onnx", size=size)
 
 
-@pytest.mark.parametrize("name", ["ensemble", "columns_first"])
+@pytest.mark.parametrize("name", ["ensemble", "late_ensemble", "columns_first"])
 def test_features_are_the_last_maps_of_the_image_whatever_looks_like_maps_after_them(
     name: str, tmp_path: Path, cat: NDArray[np.uint8]
 ) -> None:
@@ -97,3 +97,9 @@ def test_timms_fused_attention_is_as_it_was_after_an_export(tmp_path: Path) -> N
     report = gapcam_export.export("timm:nest_tiny", tmp_path / "model.onnx")
     assert report.contract.verification.source_error < 1e-4
     assert use_fused_attn() is before
+
+
+def test_a_network_that_mixes_all_positions_is_said_to_hide_them(tmp_path: Path) -> None:
+    hidden = "whether the maps lie like the image could not be told: the network mixes all positions"
+    assert hidden in gapcam_export.export("timm:mixer_s16_224", tmp_path / "model.onnx").notes
+    assert hidden not in export("gap_network", tmp_path).notes

@@ -490,3 +490,19 @@ def test_weights_in_another_file_are_read_from_beside_the_model(tmp_path: Path) 
 def test_a_model_needs_no_suffix(tmp_path: Path) -> None:
     path = write_model(tmp_path / "A MODEL", *gap_and_gemm())
     assert gapcam_export.export(str(path), tmp_path / "b.onnx").contract.source.spec == "A MODEL"
+
+
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path) -> None:
+    nodes, constants = gap_and_gemm()
+    nodes[-1].output[0] = "all"
+    nodes.append(helper.make_node("ReduceSum", ["all", "axis"], ["out"], keepdims=0))
+    constants.append(numpy_helper.from_array(np.array([0]), "axis"))
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    with pytest.raises(ModelError, match=r"'out' is \[4\] for 64 images: it mixes them"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+    nodes, constants = gap_and_gemm()
+    nodes[2] = helper.make_node("ReduceMean", ["f"], ["p"], axes=[0, 2, 3], keepdims=1)
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    with pytest.raises(ModelError, match=r"the output is \[1, 4\] for 3 images; expected \[N,K\]"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
