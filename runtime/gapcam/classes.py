@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from difflib import get_close_matches
-from typing import SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from gapcam.errors import ClassNotFoundError, UsageError
 
-ClassRef: TypeAlias = SupportsIndex | str
+ClassRef: TypeAlias = "int | np.integer[Any] | str"
 """A class as a caller names it: its index in the logits, or its label."""
 
 
@@ -33,12 +34,9 @@ class ClassNames:
             UsageError: `ref` is neither an integer nor a text.
         """
         if not isinstance(ref, str):
-            try:
-                index = operator.index(ref)
-            except TypeError:
-                index = None
-            if index is None or isinstance(ref, bool):
+            if isinstance(ref, bool) or not isinstance(ref, int | np.integer):
                 raise UsageError(f"got {ref!r} as a class; give its index, an integer, or its label")
+            index = int(ref)
             if not 0 <= index < len(self.labels):
                 raise ClassNotFoundError(
                     f"there is no class {index}: this model has {len(self.labels)}, 0 to {len(self.labels) - 1}"
