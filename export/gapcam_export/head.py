@@ -265,9 +265,9 @@ class _Probe:
         channels = seen.shape[1]
         bias = tail(np.zeros((1, channels)))[0]
         weights = (tail(_PROBE_SCALE * np.eye(channels)) - bias).T / _PROBE_SCALE
-        # At several scales: what bends for values around 1 looks straight for tiny and for huge ones.
+        # At several scales beside that of the probe: what bends for values around 1 looks straight for tiny ones.
         random = self._random.standard_normal((16, channels))
-        for vectors in (seen, np.sqrt(np.mean(seen**2)) * random, random, _PROBE_SCALE * random):
+        for vectors in (seen, np.sqrt(np.mean(seen**2)) * random, random):
             change = tail(vectors) - bias
             error = np.abs(change - vectors @ weights.T).max()
             if not error <= _TOLERANCE * np.abs(change).max() + 8 * _FLOAT32_STEP * np.abs(bias).max():
