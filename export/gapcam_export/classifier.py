@@ -31,6 +31,7 @@ class Classifier:
         source: where it comes from.
         preprocessing: of its input.
         labels: that the source has on record, or none.
+        loaded: the source itself.
     """
 
     model: onnx.ModelProto

@@ -23,7 +23,7 @@ def check_positions(model: onnx.ModelProto, head: FoundHead, image: Array) -> bo
     Args:
         model: a classifier with input `image`.
         head: what `find_head` found in it.
-        image: [N,...] to change; its first image is used.
+        image: [N,...] to change; its first image is used. N is 1 where the batch is fixed.
 
     Returns:
         True where the maps follow the image; False where that cannot be told, since the network answers everywhere.
@@ -32,8 +32,8 @@ def check_positions(model: onnx.ModelProto, head: FoundHead, image: Array) -> bo
         VerificationError: what moves down or right in the image moves elsewhere in the maps.
     """
     changed = [image[:1]] + [_with_patch(image[:1], centre) for centre in _CENTRES]
-    filled = [np.repeat(each, len(image), axis=0) for each in changed]  # for a network of a fixed batch
-    before, *after = (observe(model, [head.features], each)[head.features][0] for each in filled)
+    batches = changed if len(image) == 1 else [np.concatenate(changed)]  # the batch is fixed at 1, or symbolic
+    before, *after = np.concatenate([observe(model, [head.features], batch)[head.features] for batch in batches])
     above, below, left, right = (_centroid(np.abs(each - before), head) for each in after)
     down, across = below - above, right - left
     rows, columns = head.feature_shape[1] > 1, head.feature_shape[2] > 1

@@ -22,7 +22,6 @@ from gapcam.contract import (
 )
 from gapcam.errors import VerificationError
 from gapcam.identity import identity_error
-from gapcam_export.graph import graph_inputs
 from gapcam_export.section import Array, onnx_session, run_session
 
 IDENTITY_TOLERANCE = 1e-4
@@ -67,18 +66,17 @@ class TorchReference:
 
 
 class OnnxReference:
-    """An ONNX model as it was before it was tapped, with all outputs that it had."""
+    """An ONNX model with input `image` as it was before it was tapped, with all outputs that it had."""
 
     name, tolerance = "onnxruntime", ONNX_TOLERANCE
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        (self._input,) = graph_inputs(model.graph)
         self._outputs = [value.name for value in model.graph.output]
         self._session = onnx_session(model)
 
     def __call__(self, image: Array) -> dict[str, Array]:
         """See `Reference`."""
-        return _run(self._session, self._outputs, self._input.name, image)
+        return _run(self._session, self._outputs, image)
 
 
 def verify(
@@ -105,7 +103,7 @@ def verify(
     identity = max_abs = relative = 0.0
     cosines, agreements = [], []
     for frame in frames:
-        got = _run(session, names, IMAGE, gapcam.preprocess(frame, exported))
+        got = _run(session, names, gapcam.preprocess(frame, exported))
         features, weights, bias = got[FEATURES], got.get(CAM_WEIGHTS), got.get(CAM_BIAS)
         identity = _worse(identity, identity_error(got[LOGITS][None], features[None], weights, bias))
         for name, expected in reference(gapcam.preprocess(frame, original)).items():
@@ -128,11 +126,9 @@ def verify(
     )
 
 
-def _run(session: ort.InferenceSession, names: Sequence[str], fed: str, image: Array) -> dict[str, Array]:
-    """Outputs for one image, without batch axis where they have one; filled up where the batch is fixed."""
-    batch = session.get_inputs()[0].shape[0]
-    images = np.repeat(image[None], batch if isinstance(batch, int) else 1, axis=0)
-    values = run_session(session, names, {fed: images})
+def _run(session: ort.InferenceSession, names: Sequence[str], image: Array) -> dict[str, Array]:
+    """Outputs for one image, without batch axis where they have one."""
+    values = run_session(session, names, {IMAGE: image[None]})
     return {name: value if name in (CAM_WEIGHTS, CAM_BIAS) else value[0] for name, value in values.items()}
 
 

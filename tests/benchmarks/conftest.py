@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from small_models import a_contract
 
 from gapcam import contract as names
-from gapcam.contract import Contract, Head, HeadKind, Preprocessing, Source, Verification, contract_to_json
+from gapcam.contract import contract_to_json
 
 CLASSES, CHANNELS, SIZE, MAP_SIZE = 5, 8, 32, 8
 
@@ -44,26 +45,7 @@ def tiny_model(tmp_path: Path) -> Path:
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
-    contract = Contract(
-        contract=names.CONTRACT_VERSION,
-        producer="a test",
-        head=Head(kind=HeadKind.AFFINE, layout="nchw", tapped=names.FEATURES),
-        preprocessing=Preprocessing(size=(SIZE, SIZE)),
-        labels=(),
-        source=Source(spec="tiny", sha256=""),
-        precision="fp32",
-        verification=Verification(
-            images=1,
-            identity_error=0.0,
-            identity_tolerance=1e-4,
-            source_max_abs=0.0,
-            source_error=0.0,
-            source_tolerance=1e-4,
-            source_cosine=1.0,
-            source_top1=1.0,
-            reference="onnxruntime",
-        ),
-    )
+    contract = a_contract((SIZE, SIZE), labels=())
     helper.set_model_props(model, {names.METADATA_KEY: contract_to_json(contract)})
     path = tmp_path / "tiny.onnx"
     onnx.save(model, path)
