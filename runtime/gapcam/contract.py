@@ -8,9 +8,11 @@ explains each:
 | `image`                    | input           | [N,3,H,W] float32, or [N,H,W,3] uint8 if embedded   |
 | `logits`                   | output          | [N,K]                                              |
 | `features`                 | output          | [N,C,h,w]                                          |
-| `cam_weights`, `cam_bias`  | constant output | [K,C], [K]; absent where head kind is "class-maps" |
+| `cam_weights`, `cam_bias`  | constant output | [K,C], [K]; of kinds "affine" and "layernorm"      |
+| `cam_scale`                | output          | [N]; of kind "layernorm"                           |
+| `topk_weights`, `topk_bias` | output         | [N,k,C], [N,k]; of kind "nonlinear"                |
 | `maps`                     | optional output | [N,K,h,w]                                          |
-| `topk_classes`, `topk_maps` | optional output | [N,k], [N,k,h,w]                                   |
+| `topk_classes`, `topk_maps` | optional output | [N,k], [N,k,h,w]; the first always in "nonlinear"  |
 
 The metadata entry `gapcam` holds a `Contract` as JSON.
 """
@@ -33,9 +35,12 @@ LOGITS = "logits"
 FEATURES = "features"
 CAM_WEIGHTS = "cam_weights"
 CAM_BIAS = "cam_bias"
+CAM_SCALE = "cam_scale"
 MAPS = "maps"
 TOPK_CLASSES = "topk_classes"
 TOPK_MAPS = "topk_maps"
+TOPK_WEIGHTS = "topk_weights"
+TOPK_BIAS = "topk_bias"
 
 Version = Annotated[int, msgspec.Meta(ge=1)]
 Side = Annotated[int, msgspec.Meta(ge=1)]
@@ -44,6 +49,7 @@ Resize = Literal["squash", "crop", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Color = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Scores = Literal["softmax", "sigmoid"]
 
 
 class HeadKind(str, Enum):
@@ -54,9 +60,10 @@ class HeadKind(str, Enum):
     CLASS_MAPS = "class-maps"
     """GAP alone: the feature maps are the class maps, W is the identity and is not stored. Exact."""
     LAYERNORM = "layernorm"
-    """GAP, LayerNorm, affine. Exact per image."""
+    """GAP, LayerNorm, affine: M_c = scale * sum_k W[c,k] f_k, with one positive scale an image. Exact per image."""
     NONLINEAR = "nonlinear"
-    """GAP, then something that is not affine. Not exact."""
+    """GAP, then affine layers with elementwise activations between: the head's gradient at that image gives the rows of
+    its k best classes, M_c = sum_k (d logit_c / d pooled_k) f_k, which is Grad-CAM before its ReLU. Not exact."""
     NONE = "none"
     """No GAP: nothing to weight."""
 
@@ -96,11 +103,17 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
         kind: which formula gives the maps.
         layout: how the pooled tensor was laid out in the source graph; `features` is always [N,C,h,w].
         tapped: name of the tensor in the source graph that became `features`.
+        exact: whether a map is all that its logit is made of, up to the bias; False where a gradient stands for the
+            head.
+        scores: what makes scores of logits: "softmax", or "sigmoid" where classes do not exclude each other, and where
+            there is only one.
     """
 
     kind: HeadKind
     layout: Literal["nchw", "nhwc", "tokens", "channels-tokens"]
     tapped: str
+    exact: bool = True
+    scores: Scores = "softmax"
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +144,10 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         source_cosine: least cosine similarity of the two vectors over the images.
         source_top1: fraction of images on which both name the same class.
         reference: what ran the source: "torch" or "onnxruntime".
+        gradient_error: of kind "nonlinear": max over images and the k best classes of the difference between the change
+            of a logit along a direction of the pooled vector, by central differences, and what its row says, over the
+            greatest such change. None for other kinds.
+        gradient_tolerance: what that may be at most.
     """
 
     images: int
@@ -142,6 +159,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     source_cosine: float
     source_top1: float
     reference: str
+    gradient_error: float | None = None
+    gradient_tolerance: float | None = None
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
