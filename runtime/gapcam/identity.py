@@ -2,8 +2,9 @@
 
     logit_c = mean_xy M_c(x,y) + b_c        M_c = sum_k W[c,k] f_k
 
-It holds for every class and image of a network whose head is global average pooling and one affine layer. A wrong
-tap, a forgotten ReLU, a wrong row of W breaks it at once.
+It holds for every class and image of a network whose head is global average pooling and one affine layer, and with one
+scale an image where a layer normalisation lies between. A wrong tap, a forgotten ReLU, a wrong row of W breaks it at
+once. Of a nonlinear head it holds for the tangent at that image, with rows and biases of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def identity_error(
     features: NDArray[np.floating[Any]],
     weights: NDArray[np.floating[Any]] | None,
     bias: NDArray[np.floating[Any]] | None,
+    scale: NDArray[np.floating[Any]] | None = None,
 ) -> float:
     """How far the identity is from holding: max over images and classes of |logit_c - mean(M_c) - b_c|, relative.
 
@@ -34,17 +36,66 @@ def identity_error(
         features: [N,C,h,w].
         weights: [K,C], or None where the features are the class maps (W is the identity).
         bias: [K], or None for zeros.
+        scale: [N], the factor of each image's maps that a layer normalisation brings, or None for ones.
 
     Returns:
         The greatest difference over max_c |logit_c| of its image; NaN if something is not finite.
     """
-    # float64, so that what is measured is the model's error and not this sum's; the mean and W commute.
-    expected = features.astype(np.float64).mean(axis=(2, 3))
+    # The mean, W and the scale commute.
+    expected = _pooled(features)
     if weights is not None:
         expected = expected @ weights.astype(np.float64).T
+    if scale is not None:
+        expected = expected * scale.astype(np.float64)[:, None]
     if bias is not None:
         expected = expected + bias
     given = logits.astype(np.float64)
-    scale = np.abs(given).max(axis=1, keepdims=True)
-    scale[scale == 0] = 1  # all logits zero: the difference itself
-    return float((np.abs(given - expected) / scale).max())
+    return float((np.abs(given - expected) / _greatest(given)).max())
+
+
+def tangent_error(
+    logits: NDArray[np.floating[Any]],
+    features: NDArray[np.floating[Any]],
+    topk_classes: NDArray[np.integer[Any]],
+    topk_weights: NDArray[np.floating[Any]],
+    topk_bias: NDArray[np.floating[Any]],
+) -> float:
+    """How far the identity is from holding for a nonlinear head's k best classes, with the tangent's rows and biases.
+
+    Two differences count, both relative: |logit_c - mean(M_c) - topk_bias_c| with M_c = sum_k topk_weights[c,k] f_k,
+    and that of each class's logit from the greatest, the second greatest and so on, since the classes are to be the k
+    best, best first. Whether a row is the gradient is not seen here: the tangent touches at any slope.
+
+    Args:
+        logits: [N,K].
+        features: [N,C,h,w].
+        topk_classes: [N,k], indices into the logits, best first.
+        topk_weights: [N,k,C].
+        topk_bias: [N,k].
+
+    Returns:
+        The greatest difference over max_c |logit_c| of its image; NaN if something is not finite, or if an index is no
+        class.
+    """
+    if ((topk_classes < 0) | (topk_classes >= logits.shape[1])).any() or not np.isfinite(logits).all():
+        return float("nan")
+    every = logits.astype(np.float64)
+    given = np.take_along_axis(every, topk_classes, axis=1)
+    best = -np.sort(-every, axis=1)[:, : given.shape[1]]
+    if best.shape != given.shape:  # more than there are classes
+        return float("nan")
+    expected = np.einsum("nkc,nc->nk", topk_weights.astype(np.float64), _pooled(features)) + topk_bias
+    differences = np.maximum(np.abs(given - expected), np.abs(given - best))  # NaN stays NaN
+    return float((differences / _greatest(every)).max())
+
+
+def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """In float64, so that what is measured is the model's error and not this sum's."""
+    return np.asarray(features.astype(np.float64).mean(axis=(2, 3)))
+
+
+def _greatest(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """max_c |logit_c|, [N,1]; 1 where all logits are zero, so that the difference itself counts."""
+    greatest = np.abs(logits).max(axis=1, keepdims=True)
+    greatest[greatest == 0] = 1
+    return np.asarray(greatest)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import gapcam
 from gapcam.cam import class_maps, normalize
 from gapcam.geometry import place
-from gapcam.identity import identity_error
+from gapcam.identity import identity_error, tangent_error
 from gapcam.upsample import on_frame, seen_part
 
 RNG = np.random.default_rng(0)
@@ -165,3 +165,64 @@ def test_the_identity_error_of_zero_logits_is_the_difference_itself() -> None:
     features = np.ones((1, 2, 1, 1))
     assert identity_error(np.zeros((1, 2)), features * 0, None, None) == 0
     assert identity_error(np.zeros((1, 2)), features, None, None) == 1
+
+
+def test_the_identity_error_sees_a_single_images_wrong_scale() -> None:
+    features, weights, bias = RNG.normal(size=(3, 6, 3, 3)), RNG.normal(size=(4, 6)), RNG.normal(size=4)
+    scale = np.array([0.5, 2.0, 7.0], np.float32)
+    maps = np.stack([s * class_maps(f, weights) for s, f in zip(scale, features, strict=True)])
+    logits = maps.mean(axis=(2, 3)) + bias
+    assert identity_error(logits, features, weights, bias, scale) < 1e-6
+    assert identity_error(logits, features, weights, bias) > 1e-2
+    assert identity_error(logits, features, weights, bias, scale * np.array([1, 1, 1.1], np.float32)) > 1e-2
+    assert np.isnan(identity_error(logits, features, weights, bias, np.array([0.5, 2.0, np.nan])))
+
+
+def a_tangent() -> dict[str, np.ndarray]:
+    """Two images, three classes, the two best; each pooled vector is (1, 2).
+
+    Image 0: class 2 is 3 * 1 - 1 * 2 + 4 = 5, class 0 is 1 * 1 + 1 * 2 - 1 = 2. Image 1: class 1 is 2 * 2 + 0 = 4,
+    class 2 is -1 * 1 + 4 = 3.
+    """
+    return {
+        "logits": np.array([[2.0, -4.0, 5.0], [0.0, 4.0, 3.0]]),
+        "features": np.array([[[[0.0, 2.0]], [[1.0, 3.0]]], [[[1.0, 1.0]], [[4.0, 0.0]]]]),
+        "topk_classes": np.array([[2, 0], [1, 2]]),
+        "topk_weights": np.array([[[3.0, -1.0], [1.0, 1.0]], [[0.0, 2.0], [-1.0, 0.0]]]),
+        "topk_bias": np.array([[4.0, -1.0], [0.0, 4.0]]),
+    }
+
+
+def test_the_tangent_error_is_the_one_on_paper() -> None:
+    tangent = a_tangent()
+    assert tangent_error(**tangent) == 0
+    tangent["topk_weights"][1, 0] = [1, 2]  # class 1 of image 1 is 5 and not 4; the greatest logit is 4
+    assert tangent_error(**tangent) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("topk_bias", [[4, -1], [0, 6]], 2 / 4),
+        ("topk_classes", [[2, 1], [1, 2]], 6 / 5),  # the tangent of class 0, said to be of class 1
+        ("topk_weights", np.full((2, 2, 2), np.nan), np.nan),
+        ("topk_bias", [[np.inf, 0], [0, 0]], np.inf),
+        ("logits", [[2, np.nan, 5], [0, 4, 3]], np.nan),
+        ("topk_classes", [[2, 3], [1, 2]], np.nan),
+        ("topk_classes", [[2, -3], [1, 2]], np.nan),  # NumPy would count from the end
+    ],
+)
+def test_the_tangent_error_sees_what_is_wrong(name: str, value: object, error: float) -> None:
+    wrong = {**a_tangent(), name: np.array(value)}
+    np.testing.assert_allclose(tangent_error(**wrong), error)
+
+
+def test_the_tangent_error_sees_classes_that_are_not_the_best_or_not_best_first() -> None:
+    """Each with a tangent of its own that is right."""
+    tangent = a_tangent()
+    turned = {name: array[:, ::-1] if name.startswith("topk") else array for name, array in tangent.items()}
+    assert tangent_error(**turned) == (5 - 2) / 5
+    second = {name: array[:, 1:] if name.startswith("topk") else array for name, array in tangent.items()}
+    assert tangent_error(**second) == (5 - 2) / 5
+    best = {name: array[:, :1] if name.startswith("topk") else array for name, array in tangent.items()}
+    assert tangent_error(**best) == 0
