@@ -1,0 +1,227 @@
+"""Which models the table has, and what each stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gapcam.errors import UsageError
+from gapcam_export.factory import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Chosen(NamedTuple):
+    """A model of the table: its SOURCE, and in a few words what it stands for."""
+
+    source: str
+    about: str
+
+    @property
+    def library(self) -> str:
+        """The model library: "torchvision" or "timm"."""
+        return "torchvision" if self.source.startswith("torchvision:") else "timm"
+
+    @property
+    def name(self) -> str:
+        """SOURCE without the library."""
+        return self.source.partition(":")[2]
+
+
+# Beside the smallest of each family: those whose head or last stage differs from it, and those that everybody has.
+_MORE_OF_TORCHVISION = {
+    "efficientnet_v2_s": "efficientnet: fused blocks",
+    "mobilenet_v3_large": "mobilenetv3: the large one",
+    "regnet_x_400mf": "regnet: without squeeze-and-excite",
+    "resnet50": "resnet: bottleneck blocks",
+    "resnext50_32x4d": "resnet: grouped convolutions",
+    "swin_v2_t": "swin_transformer: version 2",
+    "vgg11_bn": "vgg: with BatchNorm",
+    "vgg16": "vgg: that of Zhou et al. 2016",
+    "wide_resnet50_2": "resnet: twice as wide",
+}
+
+# The most used first, then by kind of architecture; of each the smallest that is still typical.
+_TIMM = (
+    ("resnet50", "ResNet"),
+    ("efficientnet_b0", "EfficientNet"),
+    ("vit_tiny_patch16_224", "ViT with a class token"),
+    ("mobilenetv3_small_100", "MobileNetV3: convolution and activation after the pool"),
+    ("mobilenetv4_conv_small", "MobileNetV4: convolution, norm and activation after the pool"),
+    ("convnext_tiny", "ConvNeXt: layer norm after the pool"),
+    ("swin_tiny_patch4_window7_224", "Swin: norm before the pool, NHWC"),
+    ("resnet18", "ResNet, basic blocks"),
+    ("mobilenetv2_100", "MobileNetV2"),
+    ("tf_efficientnetv2_b0", "EfficientNetV2, TensorFlow's padding"),
+    ("efficientnet_lite0", "EfficientNet-Lite"),
+    ("regnety_002", "RegNetY"),
+    ("densenet121", "DenseNet"),
+    ("seresnext26d_32x4d", "SE-ResNeXt, deep stem"),
+    ("resnetv2_50", "pre-activation ResNet: norm before the pool"),
+    ("vgg11", "VGG as timm has it: fully connected layers as convolutions"),
+    ("inception_v4", "Inception v4"),
+    ("inception_resnet_v2", "Inception-ResNet"),
+    ("xception41", "Xception, modified aligned"),
+    ("legacy_seresnet18", "SENet"),
+    ("convnext_atto", "ConvNeXt, smallest"),
+    ("convnextv2_atto", "ConvNeXt V2: global response norm"),
+    ("dm_nfnet_f0", "NFNet: no norm at all"),
+    ("repvgg_a0", "RepVGG: branches not folded"),
+    ("mobileone_s0", "MobileOne: branches not folded"),
+    ("gernet_s", "GENet"),
+    ("hrnet_w18_small", "HRNet: four resolutions"),
+    ("dla34", "DLA"),
+    ("dpn68", "DPN: norm and activation before the pool"),
+    ("res2net50_26w_4s", "Res2Net"),
+    ("resnest14d", "ResNeSt: split attention"),
+    ("skresnet18", "SKNet"),
+    ("selecsls42b", "SelecSLS"),
+    ("tresnet_m", "TResNet: space to depth"),
+    ("ese_vovnet19b_dw", "VoVNet"),
+    ("cspdarknet53", "CSPNet"),
+    ("hardcorenas_a", "HardCoRe-NAS: MobileNetV3's head"),
+    ("lcnet_050", "PP-LCNet: MobileNetV3's head"),
+    ("ghostnet_100", "GhostNet: convolution and activation after the pool"),
+    ("repghostnet_050", "RepGhost"),
+    ("rexnet_100", "ReXNet"),
+    ("mixnet_s", "MixNet: kernels of several sizes"),
+    ("hgnetv2_b0", "PP-HGNetV2: convolution and activation after the pool"),
+    ("fasternet_t0", "FasterNet: convolution and activation after the pool"),
+    ("starnet_s1", "StarNet: products of features"),
+    ("inception_next_atto", "InceptionNeXt: MLP after the pool"),
+    ("rdnet_tiny", "RDNet: ConvNeXt's blocks, densely connected"),
+    ("mambaout_femto", "MambaOut: gated convolutions, NHWC"),
+    ("focalnet_tiny_srf", "FocalNet: focal modulation"),
+    ("convmixer_768_32", "ConvMixer"),
+    ("botnet26t_256", "BoTNet: ResNet with self-attention"),
+    ("halonet26t", "HaloNet: attention to blocks"),
+    ("lambda_resnet26t", "LambdaNet"),
+    ("mixer_s16_224", "MLP-Mixer: averaged tokens"),
+    ("resmlp_12_224", "ResMLP: averaged tokens"),
+    ("gmlp_s16_224", "gMLP: averaged tokens"),
+    ("sequencer2d_s", "Sequencer: LSTMs"),
+    ("vit_base_patch16_gap_224", "ViT, averaged tokens"),
+    ("vit_wee_patch16_reg1_gap_256", "ViT, averaged tokens without the register token"),
+    ("vit_relpos_small_patch16_224", "ViT with relative positions, averaged tokens"),
+    ("vit_base_patch16_siglip_224", "ViT, pooled by attention"),
+    ("vit_tiny_r_s16_p8_224", "hybrid of ResNet and ViT, class token"),
+    ("deit_tiny_patch16_224", "DeiT: class token"),
+    ("deit_tiny_distilled_patch16_224", "DeiT, distilled: two tokens, two heads"),
+    ("beit_base_patch16_224", "BEiT: averaged tokens, then layer norm"),
+    ("eva02_tiny_patch14_224", "EVA-02: rotary positions"),
+    ("cait_xxs24_224", "CaiT: class attention"),
+    ("xcit_nano_12_p16_224", "XCiT: attention among channels, class token"),
+    ("crossvit_9_240", "CrossViT: two branches with class tokens, two heads"),
+    ("convit_tiny", "ConViT: class token"),
+    ("pit_ti_224", "PiT: pooled tokens, class token"),
+    ("tnt_s_patch16_224", "TNT: transformer in transformer"),
+    ("volo_d1_224", "VOLO: class attention, a second head for the tokens"),
+    ("levit_128s", "LeViT: averaged tokens, two heads with BatchNorm"),
+    ("efficientformer_l1", "EfficientFormer: averaged tokens, two heads"),
+    ("efficientformerv2_s0", "EfficientFormer V2: two heads"),
+    ("repvit_m0_9", "RepViT: two heads with BatchNorm"),
+    ("swinv2_tiny_window8_256", "Swin V2"),
+    ("swinv2_cr_tiny_ns_224", "Swin V2 by others, NCHW"),
+    ("pvt_v2_b0", "PVT v2: averaged tokens"),
+    ("twins_pcpvt_small", "Twins: norm before the pool"),
+    ("nest_tiny", "NesT: nested blocks of attention"),
+    ("mvitv2_tiny", "MViTv2: averaged tokens"),
+    ("hiera_tiny_224", "Hiera: averaged tokens in an order of their own"),
+    ("davit_tiny", "DaViT: attention among positions and channels"),
+    ("gcvit_xxtiny", "GCViT"),
+    ("coat_lite_tiny", "CoaT: class token"),
+    ("coatnet_pico_rw_224", "CoAtNet"),
+    ("maxvit_pico_rw_256", "MaxViT"),
+    ("poolformer_s12", "PoolFormer: norm after the pool"),
+    ("caformer_s18", "CAFormer: MLP after the pool"),
+    ("visformer_tiny", "Visformer"),
+    ("tiny_vit_5m_224", "TinyViT"),
+    ("mobilevit_xxs", "MobileViT"),
+    ("edgenext_xx_small", "EdgeNeXt"),
+    ("fastvit_t8", "FastViT: branches not folded"),
+    ("efficientvit_b0", "EfficientViT (MIT): layers with activations after the pool"),
+    ("efficientvit_m0", "EfficientViT (Microsoft): BatchNorm after the pool"),
+    ("nextvit_small", "Next-ViT"),
+    ("shvit_s1", "SHViT: one head of attention"),
+    ("swiftformer_xs", "SwiftFormer: two heads"),
+)
+
+
+def max_pooled() -> nn.Module:
+    """timm's ResNet-18, its feature maps pooled by their maximum."""
+    return _resnet18("max")
+
+
+def average_and_max_pooled() -> nn.Module:
+    """timm's ResNet-18, pooled by the mean of average and maximum."""
+    return _resnet18("avgmax")
+
+
+def average_beside_max_pooled() -> nn.Module:
+    """timm's ResNet-18, pooled by average and maximum, the two beside each other."""
+    return _resnet18("catavgmax")
+
+
+def _resnet18(global_pool: str) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model("resnet18", global_pool=global_pool)
+    return model
+
+
+_OTHER_POOLINGS = (
+    (max_pooled, 'ResNet with global_pool="max"'),
+    (average_and_max_pooled, 'ResNet with global_pool="avgmax"'),
+    (average_beside_max_pooled, 'ResNet with global_pool="catavgmax"'),
+)
+
+
+def torchvision_families() -> dict[str, list[str]]:
+    """The families of the installed torchvision, each with its classifiers, those with the fewest parameters first.
+
+    A family is what one of torchvision's modules defines.
+    """
+    import torchvision.models
+
+    families: dict[str, list[str]] = {}
+    for name in torchvision.models.list_models(torchvision.models):
+        module = torchvision.models.get_model_builder(name).__module__
+        families.setdefault(module.rpartition(".")[2], []).append(name)
+
+    def parameters(name: str) -> int:
+        return min(int(weights.meta["num_params"]) for weights in torchvision.models.get_model_weights(name))
+
+    return {family: sorted(names, key=parameters) for family, names in sorted(families.items())}
+
+
+def chosen_models() -> list[Chosen]:
+    """All models of the table, in its order."""
+    models = []
+    for family, (smallest, *others) in torchvision_families().items():
+        models.append(Chosen(f"torchvision:{smallest}", family))
+        models += [
+            Chosen(f"torchvision:{name}", _MORE_OF_TORCHVISION[name]) for name in others if name in _MORE_OF_TORCHVISION
+        ]
+    models += [Chosen(f"timm:{name}", about) for name, about in _TIMM]
+    models += [Chosen(f"{factory.__module__}:{factory.__name__}", about) for factory, about in _OTHER_POOLINGS]
+    return models
+
+
+def models_named(names: tuple[str, ...]) -> list[Chosen]:
+    """Models by SOURCE or by the name in it; those that are not chosen, too, if they are a SOURCE.
+
+    Raises:
+        UsageError: a name that is neither.
+    """
+    chosen = chosen_models()
+    found = []
+    for name in names:
+        matches = [model for model in chosen if name in (model.source, model.name)]
+        if not matches and ":" not in name:
+            known = sorted({model.name for model in chosen})
+            raise UsageError(
+                f"--only {name}: the table has no such model.{did_you_mean(name, known)} Any other is given as a "
+                f"SOURCE, such as timm:{name}."
+            )
+        found += matches or [Chosen(name, "")]
+    return list(dict.fromkeys(found))
