@@ -44,6 +44,10 @@ class ClassNotFoundError(GapcamError, LookupError):
     """A class index or label that the model does not have, or a label that several classes share."""
 
 
+class MapNotComputedError(UsageError):
+    """A class's map is not in a frame's result: a nonlinear head's graph computes the rows of the best classes only."""
+
+
 class FrameError(GapcamError, ValueError):
     """A frame with a wrong dtype, layout or size was handed to the API."""
 

@@ -39,8 +39,11 @@ def identity_error(
         scale: [N], the factor of each image's maps that a layer normalisation brings, or None for ones.
 
     Returns:
-        The greatest difference over max_c |logit_c| of its image; NaN if something is not finite.
+        The greatest difference over max_c |logit_c| of its image; NaN if something is not finite, or a scale not
+        positive.
     """
+    if scale is not None and not (scale > 0).all():
+        return float("nan")
     # The mean, W and the scale commute.
     expected = _pooled(features)
     if weights is not None:
@@ -89,13 +92,36 @@ def tangent_error(
     return float((differences / _greatest(every)).max())
 
 
+def maps_error(
+    maps: NDArray[np.floating[Any]],
+    features: NDArray[np.floating[Any]],
+    topk_classes: NDArray[np.integer[Any]],
+    topk_weights: NDArray[np.floating[Any]],
+) -> float:
+    """How far the maps that a graph computed are from M_c = sum_k topk_weights[c,k] f_k, over the k best classes.
+
+    Args:
+        maps: [N,K,h,w].
+        features: [N,C,h,w].
+        topk_classes: [N,k], indices into the maps.
+        topk_weights: [N,k,C].
+
+    Returns:
+        The greatest difference over the greatest |value| of its image's k maps; NaN if something is not finite.
+    """
+    given = np.take_along_axis(maps.astype(np.float64), topk_classes[:, :, None, None], axis=1)
+    expected = np.einsum("nkc,nchw->nkhw", topk_weights.astype(np.float64), features.astype(np.float64))
+    flat, differences = (array.reshape(len(array), -1) for array in (expected, np.abs(given - expected)))
+    return float((differences / _greatest(flat)).max())
+
+
 def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """In float64, so that what is measured is the model's error and not this sum's."""
     return np.asarray(features.astype(np.float64).mean(axis=(2, 3)))
 
 
-def _greatest(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """max_c |logit_c|, [N,1]; 1 where all logits are zero, so that the difference itself counts."""
-    greatest = np.abs(logits).max(axis=1, keepdims=True)
+def _greatest(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """max_c |value_c|, [N,1]; 1 where all are zero, so that the difference itself counts."""
+    greatest = np.abs(values).max(axis=1, keepdims=True)
     greatest[greatest == 0] = 1
     return np.asarray(greatest)

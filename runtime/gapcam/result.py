@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from gapcam.box import Box
 from gapcam.boxes import THRESHOLD, boxes_from_map
 from gapcam.cam import FloatArray, Normalization, class_maps, normalize
+from gapcam.class_rows import ClassRows
 from gapcam.classes import ClassNames, ClassRef
-from gapcam.errors import UsageError
+from gapcam.contract import Scores
+from gapcam.errors import MapNotComputedError, UsageError
 from gapcam.frame import Frame
 from gapcam.geometry import Placement
 from gapcam.overlay import blend, draw_boxes, draw_caption
@@ -30,7 +32,8 @@ class Prediction:
     Attributes:
         index: of the class in the logits.
         label: its name, or "class 17" where the model has no labels.
-        score: softmax of its logit, in [0, 1].
+        score: of its logit, in [0, 1]: softmax over the classes, or the logistic function where the model's classes do
+            not exclude each other or there is only one.
     """
 
     index: int
@@ -42,22 +45,28 @@ class Result:
     """One frame's logits and feature maps, and what follows from them. A session makes it.
 
     Wherever a class is asked for, give its index in the logits or its label; left out, it is the class with the
-    highest score. An unknown one raises ClassNotFoundError.
+    highest score. An unknown one raises ClassNotFoundError; one whose map a nonlinear head's graph did not compute,
+    MapNotComputedError, wherever a map is needed.
 
     Args:
         frame: H x W x 3 uint8 BGR; kept as a reference.
         logits: [K] float32.
         features: [C,h,w].
-        weights: [K,C], or None where the features are the class maps.
+        rows: what weights the features, or None where they are the class maps.
+        every_map: [K,h,w], the maps that the graph computed, for classes that have no row; or None.
         classes: the K classes' names.
+        scoring: what makes scores of logits.
+        exact: whether a map is all that its logit is made of.
         input_size: (H, W) of the network's input.
         placement: of the frame in that input.
         timings_ms: of the steps so far.
 
     Attributes:
         frame: the frame.
-        logits: [K] float32, before softmax.
+        logits: [K] float32, before softmax or the logistic function.
         features: [C,h,w], the tensor f that the network pools.
+        exact: whether a map is all that its logit is made of, up to the bias; False for a nonlinear head, whose
+            gradient at this image stands for it.
         placement: where the frame lies in the network's input.
         timings_ms: milliseconds of each step that was computed, the latest time each: "preprocess", "inference" (of a
             batch: its share), "map", "heatmap", "boxes", "overlay".
@@ -69,18 +78,24 @@ class Result:
         frame: Frame,
         logits: FloatArray,
         features: NDArray[np.floating[Any]],
-        weights: FloatArray | None,
+        rows: ClassRows | None,
         classes: ClassNames,
         input_size: tuple[int, int],
         placement: Placement,
         timings_ms: dict[str, float],
+        every_map: NDArray[np.floating[Any]] | None = None,
+        scoring: Scores = "softmax",
+        exact: bool = True,
     ) -> None:
         self.frame = frame
         self.logits = logits
         self.features = features
+        self.exact = exact
         self.placement = placement
         self.timings_ms = timings_ms
-        self._weights = weights
+        self._rows = rows
+        self._every_map = every_map
+        self._scoring = scoring
         self._classes = classes
         self._input_size = input_size
         self._maps: dict[tuple[int, bool], FloatArray] = {}
@@ -92,7 +107,10 @@ class Result:
 
     @cached_property
     def scores(self) -> FloatArray:
-        """[K] float32: softmax of the logits."""
+        """[K] float32 in [0, 1]: softmax of the logits, or the logistic function of each, as the contract says."""
+        if self._scoring == "sigmoid":
+            small = np.exp(-np.abs(self.logits))  # never overflows
+            return np.asarray(np.where(self.logits < 0, small, 1) / (1 + small), np.float32)
         powers = np.exp(self.logits - self.logits.max())
         return np.asarray(powers / powers.sum(), np.float32)
 
@@ -120,6 +138,9 @@ class Result:
     def map(self, target: ClassRef | None = None, *, clamp_negative: bool = False) -> FloatArray:
         """A class's activation map as the paper defines it, M_c = sum_k W[c,k] f_k.
 
+        In a model with a layer normalisation after the pooling, times this image's scale; in one with a nonlinear head,
+        with the gradient of the class's logit at this image in the place of W[c].
+
         Args:
             target: the class.
             clamp_negative: without the negative weights, see `gapcam.cam.class_maps`.
@@ -127,6 +148,10 @@ class Result:
         Returns:
             [h,w] float32 at the features' resolution, in the logits' unit: its mean plus the class's bias is the
             logit. Not to be written to.
+
+        Raises:
+            MapNotComputedError: the head is nonlinear and the class not among the best ones, whose rows the graph
+                computes; nor does the model give every class's map, or `clamp_negative` asks for the row.
         """
         index = self._index(target)
         key = (index, clamp_negative)
@@ -294,6 +319,7 @@ class Result:
         return {
             "width": width,
             "height": height,
+            "exact": self.exact,
             "top": [_fields(prediction) for prediction in self.best(count)],
             "classes": explained,
             "timings_ms": {step: round(value, 3) for step, value in self.timings_ms.items()},
@@ -307,9 +333,27 @@ class Result:
         return int(self.logits.argmax()) if target is None else self._classes.resolve(target)
 
     def _computed_maps(self, indices: list[int], clamp_negative: bool) -> FloatArray:
-        if self._weights is None:
+        if self._rows is None:
             return self.features[indices].astype(np.float32)
-        return class_maps(self.features, self._weights[indices], clamp_negative=clamp_negative)
+        lacking = self._rows.lacking(indices)
+        if lacking and (self._every_map is None or clamp_negative):
+            raise MapNotComputedError(self._why_no_map(lacking, clamp_negative))
+        if lacking and self._every_map is not None:
+            return self._every_map[indices].astype(np.float32)
+        return class_maps(self.features, self._rows.of(indices), clamp_negative=clamp_negative)
+
+    def _why_no_map(self, lacking: list[int], clamp_negative: bool) -> str:
+        """About the one of these classes that ranks last, so that the advice is enough for all."""
+        ranks = np.argsort(-self.logits, kind="stable").tolist()
+        worst = max(lacking, key=ranks.index)
+        rank = ranks.index(worst) + 1
+        what = "map without negative weights" if clamp_negative else "map"
+        way_out = "" if clamp_negative else ", or with --emit maps"
+        return (
+            f"the {what} of {self._classes.labels[worst]!r} is not in this result: the model's head is nonlinear, its "
+            f"graph computes the rows of the best classes only, and this one has rank {rank}. Export it again with "
+            f"--topk {rank} or more{way_out}"
+        )
 
     def _normalized_part(
         self,

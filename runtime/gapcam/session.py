@@ -13,13 +13,14 @@ import numpy as np
 from gapcam import contract as names
 from gapcam.backends.protocol import CLOSED, Array, Backend, TensorInfo
 from gapcam.cam import FloatArray
+from gapcam.class_rows import ClassRows, ConstantRows, ScaledRows, TopkRows
 from gapcam.classes import ClassNames, ClassRef
 from gapcam.contract import Contract, HeadKind, contract_from_metadata
-from gapcam.errors import BackendError, ModelError, UsageError, VerificationError
+from gapcam.errors import BackendError, UsageError, VerificationError
 from gapcam.frame import Frame, check_frame
 from gapcam.geometry import place
-from gapcam.identity import DEVICE_TOLERANCE, GREATEST_TOLERANCE, identity_error
-from gapcam.model_check import check_model, check_outputs
+from gapcam.identity import DEVICE_TOLERANCE, GREATEST_TOLERANCE, identity_error, maps_error, tangent_error
+from gapcam.model_check import check_model, check_outputs, check_run
 from gapcam.preprocessing import empty_input, fill_input
 from gapcam.result import Result
 
@@ -27,6 +28,17 @@ MAX_THREADS = 1024
 """More than a device has cores: a slip of the pen."""
 
 _DEVICES = ("auto", "cpu")
+
+_AT_LOAD = {
+    HeadKind.AFFINE: (names.CAM_WEIGHTS, names.CAM_BIAS),
+    HeadKind.LAYERNORM: (names.CAM_WEIGHTS, names.CAM_BIAS),
+    HeadKind.NONLINEAR: (names.TOPK_BIAS,),  # only the check needs it
+}
+_OF_EACH_IMAGE = {
+    HeadKind.LAYERNORM: (names.CAM_SCALE,),
+    HeadKind.NONLINEAR: (names.TOPK_CLASSES, names.TOPK_WEIGHTS),
+}
+"""What maps need beside the features, by the head's kind."""
 
 
 def load(
@@ -48,8 +60,8 @@ def load(
         session_options: of ONNX Runtime: configuration entries ("session.intra_op.allow_spinning": "0"), of which it
             ignores those that it does not know, and attributes of its SessionOptions, also as text
             ("graph_optimization_level": "ORT_DISABLE_ALL", "enable_profiling": "true").
-        verify: check on a real run that logit_c = mean(M_c) + b_c. Without it, maps of a broken model are wrong
-            without a word.
+        verify: check on a real run that logit_c = mean(M_c) + b_c, of a nonlinear head for the classes that have rows.
+            Without it, maps of a broken model are wrong without a word.
 
     Raises:
         ModelError: the file is missing, no ONNX model, damaged, or its tensors are not those that its contract names.
@@ -95,10 +107,13 @@ class Session:
     Attributes:
         contract: what the model says of itself.
         labels: K labels; "class 17" and so on where the model has none.
-        weights: [K,C] float32, the matrix W; None where the features are the class maps and W is the identity.
-        bias: [K] float32, the vector b; None for zeros.
+        exact: whether a map is all that its logit is made of, up to the bias; False for a nonlinear head, whose
+            gradient at each image stands for it.
+        weights: [K,C] float32, the matrix W; None where the features are the class maps and W is the identity, and for
+            a nonlinear head, which has no rows but each image's.
+        bias: [K] float32, the vector b; None for zeros, and for a nonlinear head.
         map_size: (h, w) of the feature maps, and so of a raw class activation map.
-        identity_error: of the identity on this device, see `gapcam.identity`.
+        identity_error: of the identity on this device, or of the tangent for a nonlinear head: see `gapcam.identity`.
         identity_tolerance: what that may be.
         engine: what runs the model.
 
@@ -115,11 +130,19 @@ class Session:
         self._backend: Backend | None = backend
         self._batched = self.inputs[names.IMAGE].shape[0] is None
 
-        logits, features = self._probe()
-        self.map_size = (features.shape[2], features.shape[3])
-        self.classes = ClassNames(self.contract.labels, logits.shape[1])
+        kind = self.contract.head.kind
+        self.exact = self.contract.head.exact
+        self._wanted = (names.LOGITS, names.FEATURES, *_OF_EACH_IMAGE.get(kind, ()))
+        if kind is HeadKind.NONLINEAR and names.MAPS in self.outputs:
+            self._wanted += (names.MAPS,)  # for the classes that have no row
+
+        probe = self._probe()
+        self.map_size = (probe[names.FEATURES].shape[2], probe[names.FEATURES].shape[3])
+        self.classes = ClassNames(self.contract.labels, probe[names.LOGITS].shape[1])
         self.labels = self.classes.labels
-        self.identity_error = identity_error(logits, features, self.weights, self.bias)
+        self.weights = _as_float32(probe.get(names.CAM_WEIGHTS))
+        self.bias = _as_float32(probe.get(names.CAM_BIAS))
+        self.identity_error = _error_of_identity(probe)
         given = self.contract.verification.identity_tolerance
         self.identity_tolerance = min(max(DEVICE_TOLERANCE, given), GREATEST_TOLERANCE)
         # Not "error > tolerance": NaN must fail too.
@@ -130,27 +153,18 @@ class Session:
                 "Its maps would be wrong; export it again, or try another device."
             )
 
-    def _probe(self) -> tuple[Array, Array]:
-        """One run on noise: reads W and b, which no later run asks for, and gives logits and features to verify."""
+    def _probe(self) -> dict[str, Array]:
+        """One run on noise: reads W and b, which no later run asks for, and gives what the identity is checked on."""
         height, width = self.contract.preprocessing.size
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         tensor = empty_input(1, self.contract.preprocessing)
         fill_input(noise, self.contract.preprocessing, place((height, width), self.contract.preprocessing), tensor[0])
-        wanted = [names.LOGITS, names.FEATURES]
-        if self.contract.head.kind is HeadKind.AFFINE:
-            wanted += [names.CAM_WEIGHTS, names.CAM_BIAS]
-        arrays = self._opened().run(wanted, tensor)
+        wanted = (*self._wanted, *_AT_LOAD.get(self.contract.head.kind, ()))
+        arrays = dict(zip(wanted, self._opened().run(wanted, tensor), strict=True))
         # Again on what came: a side that the model leaves open may be anything.
-        found = {
-            name: TensorInfo(name, array.shape, str(array.dtype)) for name, array in zip(wanted, arrays, strict=True)
-        }
+        found = {name: TensorInfo(name, array.shape, str(array.dtype)) for name, array in arrays.items()}
         check_outputs(found, self.contract, self.name)
-        logits, features, *head = arrays
-        self.weights: FloatArray | None = None
-        self.bias: FloatArray | None = None
-        if head:
-            self.weights, self.bias = (array.astype(np.float32) for array in head)
-        return logits, features
+        return arrays
 
     def __call__(self, frame: Frame) -> Result:
         """Classify one frame.
@@ -222,24 +236,19 @@ class Session:
             fill_input(frame, preprocessing, placements[-1], slot)
             preprocess_ms.append((perf_counter() - started) * 1e3)
         started = perf_counter()
-        logits, features = backend.run([names.LOGITS, names.FEATURES], tensor)
+        arrays = dict(zip(self._wanted, backend.run(self._wanted, tensor), strict=True))
         inference_ms = (perf_counter() - started) * 1e3 / len(frames)
-        if not len(logits) == len(features) == len(frames):
-            raise ModelError(
-                f"{self.name} gave {len(logits)} logits and {len(features)} features for {len(frames)} frames; "
-                "it does not keep the batch apart. Export it again."
-            )
-        if not np.isfinite(logits).all():
-            raise VerificationError(
-                f"{self.name} gave logits that are not finite; its precision ({self.contract.precision}) may be too "
-                "low for this frame. Export it in a higher one."
-            )
+        check_run(arrays, len(frames), self.contract, self.name)
+        logits, features, every_map = arrays[names.LOGITS], arrays[names.FEATURES], arrays.get(names.MAPS)
         return [
             Result(
                 frame=frame,
                 logits=logits[i].astype(np.float32, copy=False),
                 features=features[i],
-                weights=self.weights,
+                rows=self._rows(arrays, i),
+                every_map=None if every_map is None else every_map[i],
+                scoring=self.contract.head.scores,
+                exact=self.exact,
                 classes=self.classes,
                 input_size=preprocessing.size,
                 placement=placements[i],
@@ -247,3 +256,30 @@ class Session:
             )
             for i, frame in enumerate(frames)
         ]
+
+    def _rows(self, arrays: Mapping[str, Array], i: int) -> ClassRows | None:
+        """What weights the features of the i-th image of a run."""
+        if self.contract.head.kind is HeadKind.NONLINEAR:
+            return TopkRows(arrays[names.TOPK_CLASSES][i], arrays[names.TOPK_WEIGHTS][i])
+        if self.weights is None:
+            return None
+        if names.CAM_SCALE in arrays:
+            return ScaledRows(self.weights, float(arrays[names.CAM_SCALE][i]))
+        return ConstantRows(self.weights)
+
+
+def _as_float32(array: Array | None) -> FloatArray | None:
+    return None if array is None else array.astype(np.float32)
+
+
+def _error_of_identity(arrays: Mapping[str, Array]) -> float:
+    """How far the identity is from holding, in the form that this head has it."""
+    logits, features = arrays[names.LOGITS], arrays[names.FEATURES]
+    if names.TOPK_WEIGHTS not in arrays:
+        weights, bias = arrays.get(names.CAM_WEIGHTS), arrays.get(names.CAM_BIAS)
+        return identity_error(logits, features, weights, bias, arrays.get(names.CAM_SCALE))
+    classes, rows = arrays[names.TOPK_CLASSES], arrays[names.TOPK_WEIGHTS]
+    error = tangent_error(logits, features, classes, rows, arrays[names.TOPK_BIAS])
+    if names.MAPS in arrays and np.isfinite(error):
+        error = float(np.maximum(error, maps_error(arrays[names.MAPS], features, classes, rows)))  # NaN stays NaN
+    return error

@@ -17,6 +17,7 @@ from gapcam.contract import (
     Head,
     HeadKind,
     Preprocessing,
+    Scores,
     Source,
     Verification,
     contract_to_json,
@@ -31,6 +32,9 @@ def a_contract(
     size: tuple[int, int] = (2, 2),
     labels: tuple[str, ...] = ("red", "blue"),
     kind: HeadKind = HeadKind.AFFINE,
+    *,
+    exact: bool = True,
+    scores: Scores = "softmax",
     **preprocessing: object,
 ) -> Contract:
     """A contract whose preprocessing keeps pixels as pixel / 255, so that numbers can be followed by hand."""
@@ -38,7 +42,7 @@ def a_contract(
     return Contract(
         contract=1,
         producer="gapcam tests",
-        head=Head(kind=kind, layout="nchw", tapped="features"),
+        head=Head(kind=kind, layout="nchw", tapped="features", exact=exact, scores=scores),
         preprocessing=Preprocessing(**settings),  # type: ignore[arg-type]
         labels=labels,
         source=Source(spec="tests:red_and_blue", sha256="0" * 64),

@@ -15,8 +15,9 @@ import gapcam
 
 PUBLIC = {
     "BackendError", "Box", "ClassNotFoundError", "Contract", "ContractError", "DataError", "ExitCode", "FrameError",
-    "GapcamError", "HeadKind", "MissingExtraError", "ModelError", "Placement", "Prediction", "Preprocessing", "Rect",
-    "Result", "Session", "UsageError", "VerificationError", "__version__", "load", "preprocess", "read_image",
+    "GapcamError", "HeadKind", "MapNotComputedError", "MissingExtraError", "ModelError", "Placement", "Prediction",
+    "Preprocessing", "Rect", "Result", "Session", "UsageError", "VerificationError", "__version__", "load",
+    "preprocess", "read_image",
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import gapcam
 from gapcam.cli.main import main
 from gapcam.cli.output import output_names
 
-FIELDS = {"image", "overlay", "width", "height", "top", "classes", "timings_ms"}
+FIELDS = {"image", "overlay", "width", "height", "exact", "top", "classes", "timings_ms"}
 
 
 def gapcam_run(*arguments: object) -> Result:
@@ -55,6 +55,8 @@ def test_an_image_gives_an_overlay_a_line_of_json_and_a_summary(model: Path, tmp
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.overlay.png", "results.jsonl"]
     (row,) = rows(tmp_path / "out")
     assert set(row) == FIELDS
+    assert row["exact"] is True
+    assert done.stderr == ""
     assert (row["image"], row["overlay"]) == (str(tmp_path / "cat.png"), "cat.overlay.png")
     assert (row["width"], row["height"]) == (32, 24)
     assert [entry["label"] for entry in row["top"]] == ["red", "blue"]

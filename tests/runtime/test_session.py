@@ -151,6 +151,54 @@ def test_times_are_in_milliseconds_and_an_inference_is_shared_by_its_batch(monke
     assert results[0].timings_ms["map"] == 250
 
 
+# Scores.
+
+
+def test_sigmoid_scores_are_the_logistic_function_of_each_logit_on_its_own() -> None:
+    backend = fake_red_and_blue(a_contract(scores="sigmoid"))
+    whole = backend.compute
+    backend.compute = lambda image: {**whole(image), "logits": np.array([[0.0, np.log(3)]], np.float32)}
+    result = gapcam.Session(backend, verify=False)(FRAME)
+    np.testing.assert_allclose(result.scores, [0.5, 0.75], rtol=1e-6)  # 1 / (1 + 1), 1 / (1 + 1 / 3)
+    assert [(entry.label, entry.score) for entry in result.top] == [("blue", pytest.approx(0.75)), ("red", 0.5)]
+    assert result.scores.dtype == np.float32
+
+
+def test_sigmoid_scores_of_extreme_logits_neither_overflow_nor_lose_what_is_small() -> None:
+    backend = fake_red_and_blue(a_contract(scores="sigmoid"))
+    whole = backend.compute
+    session = gapcam.Session(backend, verify=False)
+    for logits, scores in (([-60, 60], [8.7565108e-27, 1]), ([-3e38, 3e38], [0, 1])):  # exp(-60)
+        given = np.array([logits], np.float32)
+        backend.compute = lambda image, given=given: {**whole(image), "logits": given}
+        np.testing.assert_allclose(session(FRAME).scores, scores, rtol=1e-6)
+
+
+def test_a_single_class_has_a_score_that_says_something(tmp_path: Path) -> None:
+    """Softmax of one logit is 1 whatever the image shows; the logistic function is not."""
+    contract = a_contract(labels=("red",), scores="sigmoid")
+    path = red_and_blue(tmp_path / "m.onnx", contract=contract, weights=WEIGHTS[:1], bias=BIAS[:1])
+    with gapcam.load(path, threads=1) as session:
+        result = session(np.full((2, 2, 3), (0, 0, 255), np.uint8))  # red is 1, blue 0: 3 - 0 + 0.5
+    np.testing.assert_allclose(result.logits, [3.5], rtol=1e-6)
+    assert result.top == (gapcam.Prediction(0, "red", pytest.approx(0.9706877692)),)  # 1 / (1 + exp(-3.5))
+    np.testing.assert_allclose(result.map("red"), np.full((2, 2), 3), rtol=1e-6)
+
+
+def test_a_contract_of_an_older_export_means_exact_maps_and_softmax(tmp_path: Path) -> None:
+    """It says nothing of either, nor of a gradient."""
+    older = msgspec.json.decode(contract_to_json(a_contract()))
+    for name in ("exact", "scores"):
+        del older["head"][name]
+    for name in ("gradient_error", "gradient_tolerance"):
+        del older["verification"][name]
+    metadata = {METADATA_KEY: msgspec.json.encode(older).decode()}
+    with gapcam.load(red_and_blue(tmp_path / "m.onnx", metadata=metadata)) as session:
+        assert session.contract == a_contract()
+        assert session.exact
+        assert session(FRAME).scores.sum() == pytest.approx(1)
+
+
 # Classes by index and label.
 
 IMAGENET_LIKE = ClassNames(("tabby cat", "Egyptian cat", "crane", "tiger", "crane"), 5)
@@ -361,10 +409,9 @@ def test_a_contract_that_is_absent_damaged_or_newer_is_refused(
         gapcam.load(red_and_blue(tmp_path / "m.onnx", metadata=metadata))
 
 
-@pytest.mark.parametrize("kind", ["layernorm", "nonlinear", "none"])
-def test_a_head_whose_maps_this_version_does_not_compute_is_refused(tmp_path: Path, kind: str) -> None:
-    metadata = {METADATA_KEY: contract_to_json(a_contract()).replace('"kind":"affine"', f'"kind":"{kind}"')}
-    with pytest.raises(gapcam.ModelError, match="computes maps for affine and class-maps heads"):
+def test_a_head_that_has_no_maps_is_refused(tmp_path: Path) -> None:
+    metadata = {METADATA_KEY: contract_to_json(a_contract()).replace('"kind":"affine"', '"kind":"none"')}
+    with pytest.raises(gapcam.ModelError, match="head of kind 'none'; gapcam computes maps for heads of kind affine,"):
         gapcam.load(red_and_blue(tmp_path / "m.onnx", metadata=metadata))
 
 

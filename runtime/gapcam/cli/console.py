@@ -34,6 +34,13 @@ def report(message: str) -> None:
     stderr.print(message, markup=False, soft_wrap=True)
 
 
+NOT_EXACT = (
+    "not exact: the head is nonlinear, so that a class's map is weighted by its logit's gradient at each image "
+    "(Grad-CAM before its ReLU) and is not all that the logit is made of"
+)
+"""What commands say, once, of a model whose maps are not exact."""
+
+
 def write_line(line: str) -> None:
     """A line of results on stdout, at once; a progress bar on the same terminal makes way for it."""
     if sys.stdout is not None:  # None: it was closed before the start

@@ -73,6 +73,8 @@ def _print_table(facts: dict[str, Any]) -> None:
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from gapcam.cli.console import NOT_EXACT
+
     contract, identity = facts["contract"], facts["identity"]
     head, source, verified = contract["head"], contract["source"], contract["verification"]
     labels = contract["labels"]
@@ -85,6 +87,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("source sha256", source["sha256"]),
         ("precision", contract["precision"]),
         ("head", f"{head['kind']}, tapped at {head['tapped']} ({head['layout']})"),
+        ("maps", "exact: a logit is the mean of its map, plus its bias" if head["exact"] else NOT_EXACT),
+        ("scores", head["scores"]),
         ("inputs", "\n".join(map(_tensor, facts["inputs"]))),
         ("outputs", "\n".join(map(_tensor, facts["outputs"]))),
         ("map", "{} x {} (height x width)".format(*facts["map_size"])),
@@ -93,7 +97,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "verified at export",
             f"{verified['images']} images: identity to {verified['identity_error']:.1e} "
-            f"(allowed {verified['identity_tolerance']:.0e}); against {verified['reference']}: "
+            f"(allowed {verified['identity_tolerance']:.0e}){_gradient(verified)}; against {verified['reference']}: "
             f"max abs {verified['source_max_abs']:.1e}, relative {verified['source_error']:.1e} "
             f"(allowed {verified['source_tolerance']:.0e}), cosine {verified['source_cosine']:.7f}, "
             f"same first class on {verified['source_top1']:.0%}",
@@ -104,6 +108,12 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"(allowed {identity['tolerance']:.0e}), on {facts['engine']}",
         ),
     ]
+
+
+def _gradient(verified: dict[str, Any]) -> str:
+    if verified["gradient_error"] is None or verified["gradient_tolerance"] is None:
+        return ""
+    return f", gradient to {verified['gradient_error']:.1e} (allowed {verified['gradient_tolerance']:.0e})"
 
 
 def _tensor(info: dict[str, Any]) -> str:

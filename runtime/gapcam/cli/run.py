@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gapcam.cam import Normalization, check_normalization
-from gapcam.errors import ClassNotFoundError, DataError, ExitCode, FrameError, VerificationError
+from gapcam.errors import (
+    ClassNotFoundError,
+    DataError,
+    ExitCode,
+    FrameError,
+    MapNotComputedError,
+    VerificationError,
+)
 
 if TYPE_CHECKING:
     from gapcam.classes import ClassNames
@@ -148,7 +155,8 @@ def run(
     """Classify images with MODEL and show where the network looked.
 
     Each image becomes an overlay, NAME.overlay.png, and a line of results.jsonl in the output folder. An image that
-    cannot be read is reported and skipped; its line says why, and the exit code is then 1 (5 if none could be read).
+    cannot be read or explained is reported and skipped; its line says why, and the exit code is then 1 (5 if none was
+    left).
 
     \b
     Examples:
@@ -164,7 +172,7 @@ def run(
     from gapcam import load, read_image
     from gapcam.atomic_file import write_atomically
     from gapcam.boxes import check_threshold
-    from gapcam.cli.console import progress_bar, report, write_line
+    from gapcam.cli.console import NOT_EXACT, progress_bar, report, write_line
     from gapcam.cli.inputs import find_images
     from gapcam.cli.output import (
         JsonLines,
@@ -205,6 +213,8 @@ def run(
             )
         )
         targets = [index for text in classes for index in _indices(text, session.classes)]
+        if not session.exact:
+            report(NOT_EXACT)
         lines = None if output is None else stack.enter_context(JsonLines(output / RESULTS))
         progress = stack.enter_context(progress_bar())
         for image, name in progress.track(list(zip(inputs, names, strict=True)), description="images"):
@@ -228,7 +238,12 @@ def run(
                     )
                     picture = encode_image(overlay, name.suffix)
                 row |= {"overlay": name.name if draw else None, **result.to_dict(targets, count=topk, **box_options)}
-            except (DataError, FrameError, VerificationError) as error:  # this image's fault: the others go on
+            except (
+                DataError,
+                FrameError,
+                MapNotComputedError,
+                VerificationError,
+            ) as error:  # this image's fault: the others go on
                 skipped += 1
                 row["error"] = encodable(" ".join(str(error).split()))
                 report(f"skipped {row['image']}: {row['error']}")
