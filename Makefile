@@ -11,6 +11,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+MODELS_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -45,6 +46,11 @@ lint: $(VENV)/.dev ## check style, format and types
 .PHONY: bench
 bench: $(VENV)/.demo ## measure what a map costs, on the model that `make demo` made (BENCH_ARGS="--json")
 	@$(PY) -m gapcam_bench $(BENCH_ARGS)
+
+.PHONY: models
+models: $(VENV)/.demo ## make docs/models.md: export many models, in an hour or so (MODELS_ARGS="--fresh")
+	@$(SAY) "export torchvision's and timm's models, into docs/models.md"
+	@$(PY) -m gapcam_export.model_table --output docs/models.md $(MODELS_ARGS)
 
 .PHONY: wheel
 wheel: $(VENV)/.dev ## build dist/gapcam-*.whl

@@ -53,7 +53,7 @@ def main(output: Path | None, only: tuple[str, ...], jobs: int, timeout: float, 
             check_writable(output)
         models = models_named(only) if only else chosen_models()
         rows = _rows(models, Results(folder), jobs=jobs, timeout=timeout, fresh=fresh)
-        page = write_page(rows, library_versions(), len(os.sched_getaffinity(0)))
+        page = write_page(rows, library_versions(), os.cpu_count() or 1)
         if output is None:
             write_line(page)
         else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gapcam.errors import UsageError
-from gapcam_export.factory import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+LIBRARIES = ("torchvision", "timm", "others")
 
 
 class Chosen(NamedTuple):
@@ -19,8 +21,9 @@ class Chosen(NamedTuple):
 
     @property
     def library(self) -> str:
-        """The model library: "torchvision" or "timm"."""
-        return "torchvision" if self.source.startswith("torchvision:") else "timm"
+        """Whose model it is: one of `LIBRARIES`."""
+        origin = self.source.partition(":")[0]
+        return {"torchvision": "torchvision", "timm": "timm", __name__: "timm"}.get(origin, "others")
 
     @property
     def name(self) -> str:
@@ -213,6 +216,8 @@ def models_named(names: tuple[str, ...]) -> list[Chosen]:
     Raises:
         UsageError: a name that is neither.
     """
+    from gapcam_export.factory import did_you_mean  # imports torch, which --help needs not
+
     chosen = chosen_models()
     found = []
     for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from gapcam_export.model_table.chosen import Chosen
+from gapcam_export.model_table.chosen import LIBRARIES, Chosen
 from gapcam_export.model_table.row import Row, Size
 
 # Rounded to one of these, seconds stay mostly what they were when the page is made again.
@@ -46,7 +46,7 @@ def write_page(rows: Mapping[Chosen, Row], versions: Mapping[str, str], cores: i
             timm=sum(model.library == "timm" for model in rows),
         )
     ]
-    for library in ("torchvision", "timm"):
+    for library in LIBRARIES:
         ours = {model: row for model, row in rows.items() if model.library == library}
         if ours:
             parts.append(_section(library, ours))

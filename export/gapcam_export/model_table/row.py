@@ -85,9 +85,13 @@ def make_row(source: str, folder: Path) -> Row:
 
 
 def one_sentence(message: str) -> str:
-    """The first sentence of an error's message, without the names of tensors, which change with every exporter."""
+    """The first sentence of an error's message, without the names of tensors, which change with every exporter.
+
+    Of a list of operators each is named once.
+    """
     text = re.sub(r"^the head is of kind '[\w-]+': ", "", _line(message))
     text = re.sub(r"(?<=\w) '[^' ]+'(?=[ ,.:])", "", text)
+    text = re.sub(r"(?<=stand )\w+(?:, \w+)+", lambda match: ", ".join(dict.fromkeys(match[0].split(", "))), text)
     sentence = re.split(r"(?<=[^.A-Z])\.(?= [A-Z]|$)| \(--debug", text, maxsplit=1)[0]
     return sentence if len(sentence) <= _LONGEST_REASON else f"{sentence[: _LONGEST_REASON - 3]}..."
 
@@ -119,7 +123,8 @@ def _built(source: str, folder: Path) -> Row:
     loaded = load_source(source, checkpoint=None, pretrained=False)
     assert isinstance(loaded, TorchSource)  # noqa: S101  # the table has no ONNX files
     preprocessing = loaded.preprocessing or Preprocessing(size=DEFAULT_SIZE)
-    give_random_weights(loaded.model, preprocessing, default_photographs())
+    with contextlib.suppress(Exception):  # somebody else's code; the export meets the same and explains it
+        give_random_weights(loaded.model, preprocessing, default_photographs())
     torch.save(loaded.model.state_dict(), folder / "weights.pt")
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     return Row(outcome="refused", parameters=parameters, size=preprocessing.size)
