@@ -24,7 +24,8 @@ def test_the_table_shows_contract_head_shapes_size_preprocessing_and_verificatio
     shown = (
         "version 1", "affine, tapped at features", "image [N, 3, 6, 8] float32", "features [N, 2, 6, 8] float32",
         "cam_weights [2, 2] float32", "6 x 8", "red, blue", "crop to 0.875", "bilinear", "rgb", "MB", "fp32",
-        "tests:red_and_blue", "identity holds", "exact: a logit is the mean of its map", "softmax", "against onnxruntime", "CPUExecutionProvider",
+        "tests:red_and_blue", "identity holds",
+        "exact: a logit is the mean of its map", "softmax", "against onnxruntime", "CPUExecutionProvider",
     )  # fmt: skip
     for text in shown:
         assert text in done.stdout
