@@ -117,9 +117,9 @@ def export(
         notes.append(
             f"the {rows * columns} tokens that are averaged were taken for a grid of {rows}x{columns}, row by row"
         )
-    if not head.weights.any():
+    if not head.tail.weights.any():
         notes.append("the head's weights are all zero: its maps are empty, and verifying them proves nothing")
-    names = labels_for(len(head.bias), None if labels is None else Path(labels), classifier.labels)
+    names = labels_for(head.classes, None if labels is None else Path(labels), classifier.labels)
 
     step("adding the outputs")
     head, renamed = claim_logits(original.graph, head)

@@ -1,9 +1,9 @@
-"""Finds the head of a classifier on its ONNX graph, and reads its affine map by probing.
+"""Finds the head of a classifier on its ONNX graph, and reads it by probing.
 
 No module or node name is looked at. The last tensor with spatial extent that every path from image to logits passes
 through is f, the feature maps; a later one that is f's mean over space is the pooled vector; the tail from there to
-the logits is cut out and run at 0 and at multiples of the unit vectors, which gives bias and weights; random vectors
-then prove that it is affine, Dropout, Flatten, BatchNorm and further linear layers folded in for free.
+the logits is cut out and run on vectors of our choice: `affine` and `layernorm` say how the kinds of tails are read and
+proven, Dropout, Flatten, BatchNorm and further linear layers folded in for free.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from gapcam.contract import HeadKind
 from gapcam.errors import ModelError
+from gapcam_export.affine import Affine, Floats, read_affine
 from gapcam_export.errors import HeadError
 from gapcam_export.graph import graph_inputs, necessary_tensors, nodes_between, tensors_read
+from gapcam_export.layernorm import Normed, read_normed
 from gapcam_export.refusals import no_average_pooling, not_affine, not_float32
 from gapcam_export.section import Array, Section, observe
 
 Layout = Literal["nchw", "nhwc", "tokens", "channels-tokens"]
-Floats = NDArray[np.floating[Any]]
-
+Tail = Affine | Normed
 # Axes that a layout pools over.
 _SPATIAL_AXES: dict[int, dict[Layout, tuple[int, ...]]] = {
     4: {"nchw": (2, 3), "nhwc": (1, 2)},
@@ -34,11 +34,8 @@ _SPATIAL_AXES: dict[int, dict[Layout, tuple[int, ...]]] = {
 }
 # Tensors whose values are looked at together: bounds the memory that this takes.
 _TENSORS_OBSERVED = 32
-# A power of two, so that scaling is exact; large, so that the bias costs the weights no digits.
-_PROBE_SCALE = 1024.0
 # float32 sums of a few thousand products, in another order.
 _TOLERANCE = 1e-4
-_FLOAT32_STEP = float(np.finfo(np.float32).eps)
 
 _AFTER_SOFTMAX = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"})
 
@@ -48,7 +45,7 @@ class FoundHead:
     """The head of a classifier.
 
     Attributes:
-        kind: AFFINE or CLASS_MAPS.
+        kind: AFFINE, CLASS_MAPS or LAYERNORM.
         layout: how `features` is laid out.
         features: name of the tensor f that is pooled.
         feature_shape: (C, h, w) of f.
@@ -56,9 +53,7 @@ class FoundHead:
         pooled: name of the pooled vector, C values a sample.
         logits: name of the logits, K values a sample.
         logits_shape: a sample's shape of that tensor, [K] mostly.
-        weights: W, float32 [K,C]; the identity for CLASS_MAPS.
-        bias: b, float32 [K].
-        is_constant: True where W and b are constants of the graph bit for bit; else they were folded.
+        tail: what computes the logits from the pooled vector.
     """
 
     kind: HeadKind
@@ -69,9 +64,12 @@ class FoundHead:
     pooled: str
     logits: str
     logits_shape: tuple[int, ...]
-    weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    is_constant: bool
+    tail: Tail
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return prod(self.logits_shape)
 
 
 def find_logits(graph: onnx.GraphProto, output: str) -> str:
@@ -124,10 +122,7 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
         raise not_float32(spatial[-1], observed[spatial[-1]].dtype)
     features, layout, pooled = _find_pooling(probe, spatial, later)
     shape = _feature_shape(observed[features], layout, image)
-    weights, bias, is_constant = probe.affine_tail(pooled, logits)
-    kind = HeadKind.AFFINE
-    if weights.shape[0] == weights.shape[1] and np.array_equal(weights, np.eye(len(weights))) and not bias.any():
-        kind = HeadKind.CLASS_MAPS
+    kind, tail = _read_tail(probe, pooled, logits)
     return FoundHead(
         kind=kind,
         layout=layout,
@@ -137,10 +132,25 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
         pooled=pooled,
         logits=logits,
         logits_shape=observed[logits].shape[1:],
-        weights=weights,
-        bias=bias,
-        is_constant=is_constant,
+        tail=tail,
     )
+
+
+def _read_tail(probe: _Probe, pooled: str, logits: str) -> tuple[HeadKind, Tail]:
+    """What computes the logits from the pooled vector.
+
+    Raises:
+        HeadError: it is nothing that gives maps.
+        ModelError: it is quantised.
+    """
+    section, vectors = probe.section(pooled, logits), probe.vectors(pooled)
+    affine = read_affine(section, vectors, probe.constants(pooled, logits))
+    if affine is not None:
+        return (HeadKind.CLASS_MAPS if affine.is_identity else HeadKind.AFFINE), affine
+    normed = read_normed(section, vectors)
+    if normed is not None:
+        return HeadKind.LAYERNORM, normed
+    raise not_affine(probe.model, pooled, logits)
 
 
 def _observe(model: onnx.ModelProto, fed: str, logits: str, names: Sequence[str], image: Array) -> Mapping[str, Array]:
@@ -223,7 +233,7 @@ class _Probe:
     """Runs sections of one network on vectors of our choice."""
 
     def __init__(self, model: onnx.ModelProto, observed: Mapping[str, Array], *, static_batch: bool) -> None:
-        self._model, self.observed, self._static_batch = model, observed, static_batch
+        self.model, self.observed, self._static_batch = model, observed, static_batch
         self._random = np.random.default_rng(0)
 
     def extent(self, name: str) -> tuple[int, int]:
@@ -233,7 +243,7 @@ class _Probe:
 
     def section(self, start: str, target: str) -> Section:
         """The part of the network between two tensors."""
-        return Section(self._model, start, target, observed=self.observed, static_batch=self._static_batch)
+        return Section(self.model, start, target, observed=self.observed, static_batch=self._static_batch)
 
     def mean_layout(self, features: str, pooled: str) -> Layout | None:
         """The layout in which `pooled` is the mean of `features` over space, or None."""
@@ -254,41 +264,14 @@ class _Probe:
                 return layout
         return None
 
-    def affine_tail(self, pooled: str, logits: str) -> tuple[NDArray[np.float32], NDArray[np.float32], bool]:
-        """W [K,C] and b [K] with logits = W pooled + b, and whether they are the graph's own constants.
+    def vectors(self, name: str) -> list[Floats]:
+        """What may be fed in a vector's place, each [n,C]: what was seen, random ones like it, others."""
+        seen = self.observed[name].reshape(len(self.observed[name]), -1).astype(np.float64)
+        random = self._random.standard_normal((16, seen.shape[1]))
+        return [seen, np.sqrt(np.mean(seen**2)) * random, random]
 
-        Raises:
-            HeadError: the tail is not affine.
-        """
-        tail = self.section(pooled, logits)
-        seen = self.observed[pooled].reshape(len(self.observed[pooled]), -1).astype(np.float64)
-        channels = seen.shape[1]
-        bias = tail(np.zeros((1, channels)))[0]
-        weights = (tail(_PROBE_SCALE * np.eye(channels)) - bias).T / _PROBE_SCALE
-        # At several scales beside that of the probe: what bends for values around 1 looks straight for tiny ones.
-        random = self._random.standard_normal((16, channels))
-        for vectors in (seen, np.sqrt(np.mean(seen**2)) * random, random):
-            change = tail(vectors) - bias
-            error = np.abs(change - vectors @ weights.T).max()
-            if not error <= _TOLERANCE * np.abs(change).max() + 8 * _FLOAT32_STEP * np.abs(bias).max():
-                raise not_affine(self._model, tail, pooled, logits, 10 * random)
-        nodes, _ = nodes_between(self._model.graph, pooled, logits)
+    def constants(self, start: str, target: str) -> dict[str, Array]:
+        """The graph's constants that are read between two tensors."""
+        nodes, _ = nodes_between(self.model.graph, start, target)
         read = {name for node in nodes for name in tensors_read(node)}
-        constants = [onnx.numpy_helper.to_array(t) for t in self._model.graph.initializer if t.name in read]
-        own_weights, own_bias = _constant(weights, constants), _constant(bias, constants)
-        # A layer without a bias adds none, or zeros.
-        if own_weights is None or (own_bias is None and bias.any()):
-            return weights.astype(np.float32), bias.astype(np.float32), False
-        return own_weights, np.zeros_like(bias, np.float32) if own_bias is None else own_bias, True
-
-
-def _constant(probed: Floats, constants: Sequence[Array]) -> NDArray[np.float32] | None:
-    """The constant that probing has read, bit for bit, if there is one: probing may round its last digit."""
-    for constant in constants:
-        candidates = [constant.reshape(probed.shape)] if constant.size == probed.size else []
-        if constant.ndim == 2 and constant.T.shape == probed.shape:
-            candidates.append(constant.T)
-        for candidate in candidates:
-            if np.allclose(candidate, probed, rtol=1e-5, atol=1e-6 * float(np.abs(probed).max())):
-                return np.ascontiguousarray(candidate, np.float32)
-    return None
+        return {t.name: onnx.numpy_helper.to_array(t) for t in self.model.graph.initializer if t.name in read}

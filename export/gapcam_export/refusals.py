@@ -8,26 +8,23 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from gapcam.contract import HeadKind
 from gapcam.errors import ModelError
 from gapcam_export.errors import HeadError
 from gapcam_export.graph import nodes_between
-from gapcam_export.section import Array, Section
+from gapcam_export.section import Array
 
-Floats = NDArray[np.floating[Any]]
+SURGERY = "`gapcam gap SOURCE -o gapnet.pt2` does that with a network in PyTorch. Then fine-tune it."
 
 
-def not_affine(model: onnx.ModelProto, tail: Section, pooled: str, logits: str, vectors: Floats) -> ModelError:
-    """For a tail that follows the pooling and is not affine.
+def not_affine(model: onnx.ModelProto, pooled: str, logits: str) -> ModelError:
+    """For a tail that follows the pooling and is of no kind that gives maps.
 
     Args:
         model: the network.
-        tail: from `pooled` to `logits`.
         pooled: name of the pooled vector.
         logits: name of the logits.
-        vectors: [n,C] random ones, large enough for the epsilon of a normalisation not to matter.
     """
     operators = [node.op_type for node in nodes_between(model.graph, pooled, logits)[0]]
     found = f"between the pooled vector {pooled!r} and the logits {logits!r} stand {', '.join(operators)}"
@@ -35,42 +32,11 @@ def not_affine(model: onnx.ModelProto, tail: Section, pooled: str, logits: str, 
         return ModelError(
             f"the network is quantised: {found}. Export the float32 network: it can be quantised afterwards."
         )
-    if _is_layernorm_and_affine(tail, vectors):
-        return HeadError(
-            HeadKind.LAYERNORM,
-            f"{found}: a layer normalisation and an affine map (as in ConvNeXt).",
-            "Its maps would be exact, but this version of gapcam does not compute them. Use a network that normalises "
-            "before it pools, or take the normalisation out and fine-tune.",
-        )
-    if operators[-1] == "Sigmoid":
-        mend = "Take the Sigmoid at its end out: gapcam wants logits."
-    else:
-        mend = (
-            "A class activation map needs a head that is affine: global average pooling and one linear layer. Replace "
-            "what follows the pooling by one linear layer and fine-tune it."
-        )
-    return HeadError(HeadKind.NONLINEAR, f"{found}, which is not affine (as in MobileNetV3).", mend)
-
-
-def _is_layernorm_and_affine(tail: Section, vectors: Floats) -> bool:
-    """Whether a tail first takes mean and deviation out of a vector, and is affine in what is left."""
-
-    def close(a: Floats, b: Floats) -> bool:
-        return float(np.abs(a - b).max()) <= 1e-2 * float(np.abs(before).max())
-
-    before = tail(vectors)
-    if not close(tail(2 * vectors + 3), before):
-        return False
-    # Unit vectors without mean, in orthogonal pairs: their sums and differences are of one length, so that the
-    # normalisation scales all alike.
-    centred = vectors - vectors.mean(axis=1, keepdims=True)
-    u, w = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in np.split(centred, 2))
-    w -= np.sum(u * w, axis=1, keepdims=True) * u
-    w /= np.linalg.norm(w, axis=1, keepdims=True)
-    large = 1000.0
-    shift = (tail(large * u) + tail(-large * u)) / 2
-    both = tail(large * (u + w)) - shift
-    return close(both, ((tail(large * u) - shift) + (tail(large * w) - shift)) / np.sqrt(2))
+    return HeadError(
+        HeadKind.NONLINEAR,
+        f"{found}, which is neither affine nor a layer normalisation and an affine map.",
+        f"Replace what follows the pooling by one linear layer: {SURGERY}",
+    )
 
 
 def not_float32(features: str, dtype: np.dtype[Any]) -> ModelError:
@@ -103,7 +69,7 @@ def no_average_pooling(
                 HeadKind.NONE,
                 f"{maps}, pooled by their maximum.",
                 "A maximum looks at one point and leaves no map of the object's extent (Zhou et al. 2016, section 2). "
-                "Replace it by global average pooling and fine-tune.",
+                f"Replace it by global average pooling: {SURGERY}",
             )
         if reduces_to(np.sum, features, name):
             return HeadError(
@@ -124,5 +90,5 @@ def no_average_pooling(
         HeadKind.NONE,
         found,
         f"A class activation map needs global average pooling and one linear layer. Replace everything after "
-        f"{features!r} by them and fine-tune, as Zhou et al. 2016 did with AlexNet and VGG.",
+        f"{features!r} by them, as Zhou et al. 2016 did with AlexNet and VGG: {SURGERY}",
     )

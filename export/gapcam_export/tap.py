@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -11,25 +10,41 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gapcam.contract import (
     CAM_BIAS,
+    CAM_SCALE,
     CAM_WEIGHTS,
     FEATURES,
     IMAGE,
     LOGITS,
     MAPS,
     METADATA_KEY,
+    TOPK_BIAS,
     TOPK_CLASSES,
     TOPK_MAPS,
+    TOPK_WEIGHTS,
     Contract,
     HeadKind,
     Preprocessing,
     contract_to_json,
 )
 from gapcam.errors import UsageError
+from gapcam_export.affine import Affine
 from gapcam_export.graph import graph_inputs, remove_unused, rename_tensor, tensor_names, unused_name
+from gapcam_export.graph_writer import GraphWriter
 from gapcam_export.head import FoundHead
+from gapcam_export.layernorm import Normed
 
 # Outputs that are this package's own; `logits` may be somebody's.
-ADDED_OUTPUTS = (FEATURES, CAM_WEIGHTS, CAM_BIAS, MAPS, TOPK_CLASSES, TOPK_MAPS)
+ADDED_OUTPUTS = (
+    FEATURES,
+    CAM_WEIGHTS,
+    CAM_BIAS,
+    CAM_SCALE,
+    MAPS,
+    TOPK_CLASSES,
+    TOPK_WEIGHTS,
+    TOPK_BIAS,
+    TOPK_MAPS,
+)
 
 
 def untap(model: onnx.ModelProto) -> None:
@@ -112,7 +127,7 @@ def tap(model: onnx.ModelProto, head: FoundHead, *, maps: bool, topk: int) -> No
 
     Where W and b are the graph's own constants, the tail between the pooled vector and the logits is replaced by one
     Gemm with `cam_weights` and `cam_bias`, so that the model holds no second copy of them. Where they were folded from
-    several layers, those stay, and with them every bit of the logits.
+    several layers, or a normalisation stands before them, those stay, and with them every bit of the logits.
 
     Args:
         model: a classifier in which `free_names` and `claim_logits` have made room.
@@ -123,29 +138,28 @@ def tap(model: onnx.ModelProto, head: FoundHead, *, maps: bool, topk: int) -> No
     Raises:
         UsageError: topk was asked for, and the model's opset has no operators for it.
     """
-    graph = model.graph
-    batch = graph_inputs(graph)[0].type.tensor_type.shape.dim[0]
     if topk and opset_of(model) < (least := 12 if head.kind is HeadKind.CLASS_MAPS else 10):
         raise UsageError(
             f"topk needs operators of opset {least}; the model has opset {opset_of(model)}. Leave topk out."
         )
-    tapping = _Tapping(graph, head, batch.dim_value or batch.dim_param)
-    if head.kind is HeadKind.CLASS_MAPS:
-        tapping.expose_logits()
+    tapping = _Tapping(model, head)
+    tail = head.tail if head.kind is not HeadKind.CLASS_MAPS else None
+    if tail is not None:
+        tapping.add_weights(tail)
+    if isinstance(tail, Affine) and tail.is_constant:
+        tapping.replace_tail()
     else:
-        tapping.add_weights()
-        if head.is_constant:
-            tapping.replace_tail()
-        else:
-            tapping.expose_logits()
+        tapping.expose_logits()
     tapping.expose_features()
-    if head.kind is not HeadKind.CLASS_MAPS:
-        tapping.output_weights()
+    if tail is not None:
+        tapping.output_weights(tail)
+    if isinstance(tail, Normed):
+        tapping.add_scale(tail)
     if maps:
         tapping.add_maps()
     if topk:
-        tapping.add_topk_maps(min(topk, tapping.classes))
-    remove_unused(graph)
+        tapping.add_topk_maps(min(topk, head.classes))
+    remove_unused(model.graph)
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -189,19 +203,21 @@ def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
 class _Tapping:
     """One graph while it is being tapped."""
 
-    def __init__(self, graph: onnx.GraphProto, head: FoundHead, batch: int | str) -> None:
-        self._graph, self._head, self._batch = graph, head, batch
-        self.classes = len(head.bias)
+    def __init__(self, model: onnx.ModelProto, head: FoundHead) -> None:
+        self._graph, self._head = model.graph, head
+        batch = graph_inputs(model.graph)[0].type.tensor_type.shape.dim[0]
+        self._batch: int | str = batch.dim_value or batch.dim_param
+        self._writer = GraphWriter(model.graph, opset_of(model))
         self._channels, self._height, self._width = head.feature_shape
 
-    def add_weights(self) -> None:
+    def add_weights(self, tail: Affine | Normed) -> None:
         """W and b among the constants."""
-        for name, value in ((CAM_WEIGHTS, self._head.weights), (CAM_BIAS, self._head.bias)):
-            self._graph.initializer.append(numpy_helper.from_array(value, name))
+        self._writer.constant(tail.weights, CAM_WEIGHTS)
+        self._writer.constant(tail.bias, CAM_BIAS)
 
-    def output_weights(self) -> None:
+    def output_weights(self, tail: Affine | Normed) -> None:
         """W and b among the outputs."""
-        for name, value in ((CAM_WEIGHTS, self._head.weights), (CAM_BIAS, self._head.bias)):
+        for name, value in ((CAM_WEIGHTS, tail.weights), (CAM_BIAS, tail.bias)):
             self._graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape))
 
     def replace_tail(self) -> None:
@@ -216,7 +232,8 @@ class _Tapping:
             helper.make_node("Gemm", [vector, CAM_WEIGHTS, CAM_BIAS], [LOGITS], transB=1),
         ]
         if head.logits != LOGITS:
-            nodes.append(self._reshape(LOGITS, head.logits, head.logits_shape))
+            shape = self._writer.constant(np.asarray([0, *head.logits_shape], np.int64), f"{head.logits}_shape")
+            nodes.append(helper.make_node("Reshape", [LOGITS, shape], [head.logits]))
         for position, node in enumerate(nodes, start=index):
             graph.node.insert(position, node)
         self._output_logits()
@@ -224,7 +241,7 @@ class _Tapping:
     def expose_logits(self) -> None:
         """The logits as they are, as [N,K]."""
         if self._head.logits != LOGITS:
-            self._add("Flatten", [self._head.logits], LOGITS, axis=1)
+            self._writer.node("Flatten", [self._head.logits], LOGITS, axis=1)
         self._output_logits()
 
     def expose_features(self) -> None:
@@ -233,60 +250,63 @@ class _Tapping:
         if layout == "nchw":
             rename_tensor(self._graph, name, FEATURES)
         elif layout == "nhwc":
-            self._add("Transpose", [name], FEATURES, perm=[0, 3, 1, 2])
+            self._writer.node("Transpose", [name], FEATURES, perm=[0, 3, 1, 2])
         else:
             if layout == "tokens":
-                name = self._add("Transpose", [name], unused_name(self._graph, "channels_tokens"), perm=[0, 2, 1])
-            self._graph.node.append(self._reshape(name, FEATURES, self._head.feature_shape))
+                name = self._writer.node("Transpose", [name], "channels_tokens", perm=[0, 2, 1])
+            self._writer.reshape(name, (0, *self._head.feature_shape), FEATURES)
         self._output(FEATURES, TensorProto.FLOAT, self._head.feature_shape)
 
+    def add_scale(self, tail: Normed) -> None:
+        """1 / sqrt(spread + epsilon) of the pooled vector, where the spread is its variance or mean square."""
+        writer = self._writer
+        vector = writer.node("Flatten", [self._head.pooled], "pooled_vector", axis=1)
+        if tail.centred:
+            vector = writer.node("Sub", [vector, writer.mean_of_rows(vector, "pooled_mean")], "pooled_centred")
+        spread = writer.mean_of_rows(writer.node("Mul", [vector, vector], "pooled_squares"), "pooled_spread")
+        shifted = writer.node(
+            "Add", [spread, writer.constant(np.float32(tail.epsilon), "pooled_epsilon")], "pooled_sum"
+        )
+        scale = writer.node("Reciprocal", [writer.node("Sqrt", [shifted], "pooled_sigma")], "pooled_scale")
+        writer.reshape(scale, (-1,), CAM_SCALE)
+        self._output(CAM_SCALE, TensorProto.FLOAT, ())
+
     def add_maps(self) -> None:
-        shape = (self.classes, self._height, self._width)
+        shape = (self._head.classes, self._height, self._width)
         if self._head.kind is HeadKind.CLASS_MAPS:
-            self._add("Identity", [FEATURES], MAPS)
+            self._writer.node("Identity", [FEATURES], MAPS)
         else:
             self._add_weighted_sum(CAM_WEIGHTS, MAPS, shape)
         self._output(MAPS, TensorProto.FLOAT, shape)
 
     def add_topk_maps(self, k: int) -> None:
-        graph, shape = self._graph, (k, self._height, self._width)
-        count = self._constant("topk_count", [k])
+        graph, writer, shape = self._graph, self._writer, (k, self._height, self._width)
+        count = writer.constant(np.asarray([k], np.int64), "topk_count")
         graph.node.append(
             helper.make_node("TopK", [LOGITS, count], [unused_name(graph, "topk_logits"), TOPK_CLASSES], axis=1)
         )
         if self._head.kind is HeadKind.CLASS_MAPS:
-            index = unused_name(graph, "topk_index")
-            graph.node.append(self._reshape(TOPK_CLASSES, index, (k, 1)))
-            self._add("GatherND", [FEATURES, index], TOPK_MAPS, batch_dims=1)
+            index = writer.reshape(TOPK_CLASSES, (0, k, 1), "topk_index")
+            writer.node("GatherND", [FEATURES, index], TOPK_MAPS, batch_dims=1)
         else:
-            rows = self._add("Gather", [CAM_WEIGHTS, TOPK_CLASSES], unused_name(graph, "topk_weights"), axis=0)
+            rows = writer.node("Gather", [CAM_WEIGHTS, TOPK_CLASSES], "topk_rows", axis=0)
             self._add_weighted_sum(rows, TOPK_MAPS, shape)
         self._output(TOPK_CLASSES, TensorProto.INT64, (k,))
         self._output(TOPK_MAPS, TensorProto.FLOAT, shape)
 
-    def _add_weighted_sum(self, weights: str, name: str, shape: tuple[int, ...]) -> None:
+    def _add_weighted_sum(self, weights: str, name: str, shape: tuple[int, int, int]) -> None:
         """Zhou et al. 2016, equation 2: M_c(x,y) = sum_k W[c,k] f_k(x,y), as one matrix product."""
-        flat = unused_name(self._graph, f"{name}_features")
-        self._graph.node.append(self._reshape(FEATURES, flat, (self._channels, self._height * self._width)))
-        product = self._add("MatMul", [weights, flat], unused_name(self._graph, f"{name}_flat"))
-        self._graph.node.append(self._reshape(product, name, shape))
-
-    def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self._graph.node.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def _reshape(self, name: str, output: str, shape: tuple[int, ...]) -> onnx.NodeProto:
-        """A sample's shape for another; the batch stays as it is."""
-        return helper.make_node("Reshape", [name, self._constant(f"{output}_shape", [0, *shape])], [output])
-
-    def _constant(self, wish: str, values: list[int]) -> str:
-        name = unused_name(self._graph, wish)
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
-        return name
+        writer = self._writer
+        flat = writer.reshape(FEATURES, (0, self._channels, self._height * self._width), f"{name}_features")
+        product = writer.node("MatMul", [weights, flat], f"{name}_flat")
+        if isinstance(self._head.tail, Normed):
+            scale = writer.reshape(CAM_SCALE, (-1, 1, 1), f"{name}_scale")
+            product = writer.node("Mul", [product, scale], f"{name}_scaled")
+        writer.reshape(product, (0, *shape), name)
 
     def _output_logits(self) -> None:
         if self._head.logits != LOGITS or LOGITS not in {value.name for value in self._graph.output}:
-            self._output(LOGITS, TensorProto.FLOAT, (self.classes,))
+            self._output(LOGITS, TensorProto.FLOAT, (self._head.classes,))
 
     def _output(self, name: str, dtype: int, shape: tuple[int, ...]) -> None:
         self._graph.output.append(helper.make_tensor_value_info(name, dtype, [self._batch, *shape]))

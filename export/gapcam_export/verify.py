@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import gapcam
 from gapcam.contract import (
     CAM_BIAS,
+    CAM_SCALE,
     CAM_WEIGHTS,
     FEATURES,
     IMAGE,
@@ -104,8 +105,7 @@ def verify(
     cosines, agreements = [], []
     for frame in frames:
         got = _run(session, names, gapcam.preprocess(frame, exported))
-        features, weights, bias = got[FEATURES], got.get(CAM_WEIGHTS), got.get(CAM_BIAS)
-        identity = _worse(identity, identity_error(got[LOGITS][None], features[None], weights, bias))
+        identity = _worse(identity, _identity_error(got))
         for name, expected in reference(gapcam.preprocess(frame, original)).items():
             answer, wanted = got[name].reshape(-1), expected.reshape(-1)
             difference = float(np.abs(answer - wanted).max())
@@ -124,6 +124,12 @@ def verify(
         source_top1=sum(agreements) / len(agreements),
         reference=reference.name,
     )
+
+
+def _identity_error(got: dict[str, Array]) -> float:
+    """How well the maps of one image explain its logits."""
+    weights, bias, scale = got.get(CAM_WEIGHTS), got.get(CAM_BIAS), got.get(CAM_SCALE)
+    return identity_error(got[LOGITS][None], got[FEATURES][None], weights, bias, None if scale is None else scale[None])
 
 
 def _run(session: ort.InferenceSession, names: Sequence[str], image: Array) -> dict[str, Array]:

@@ -152,6 +152,14 @@ class NormedHead(GapNetwork):
         self.head = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 5))
 
 
+class CosineHead(GapNetwork):
+    """Cosines between the pooled vector and one vector a class."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled = self.features(image).mean((2, 3))
+        return 10 * F.linear(F.normalize(pooled), F.normalize(self.head.weight))
+
+
 class WithSigmoid(GapNetwork):
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image).sigmoid()
@@ -233,6 +241,10 @@ def norm_and_tanh() -> nn.Module:
 
 def normed_head() -> nn.Module:
     return seeded(NormedHead)
+
+
+def cosine_head() -> nn.Module:
+    return seeded(CosineHead)
 
 
 def with_sigmoid() -> nn.Module:

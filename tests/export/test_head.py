@@ -61,8 +61,6 @@ def test_tokens_in_another_order_than_the_images_are_refused(tmp_path: Path) -> 
     [
         ("tiny_features", HeadKind.NONLINEAR, "HardSwish"),
         ("norm_and_tanh", HeadKind.NONLINEAR, "Tanh"),
-        ("normed_head", HeadKind.LAYERNORM, "a layer normalisation and an affine map"),
-        ("with_sigmoid", HeadKind.NONLINEAR, "Take the Sigmoid at its end out"),
         ("max_pooled", HeadKind.NONE, "pooled by their maximum. A maximum looks at one point"),
     ],
 )
