@@ -3,8 +3,8 @@
 | step       | what one round of it does                                                                        |
 | ---------- | ------------------------------------------------------------------------------------------------ |
 | `plain`    | the classifier alone: the same graph with no output but `logits`                                 |
-| `features` | the classifier with `features` as a second output                                                |
-| `map`      | that, and the map of the class with the highest logit: M_c = sum_k W[c,k] f_k, in NumPy          |
+| `features` | the classifier with `features` as a second output, and what its head's kind needs for a map      |
+| `map`      | that, and the map of the class with the highest logit: M_c = sum_k row_c[k] f_k, in NumPy        |
 | `copy`     | a copy of the frame into an array that is there: the least that any new picture costs            |
 | `overlay`  | `result.overlay(out=...)`: resize the map, colour it, blend it (the map itself is computed)      |
 | `naive`    | the same picture the obvious way: a float map of the frame's size, coloured and blended at once  |
@@ -25,6 +25,7 @@ import numpy as np
 import gapcam
 from gapcam import contract as names
 from gapcam.cam import FloatArray, class_maps
+from gapcam.class_rows import OUTPUTS_OF_EACH_IMAGE, rows_of_image
 from gapcam.errors import MissingExtraError
 from gapcam.frame import Frame
 from gapcam_bench.environment import Environment, environment
@@ -146,20 +147,21 @@ def steps_of(model: Path) -> dict[str, Step]:
     with gapcam.load(model, threads=1, session_options=ONE_THREAD) as session:
         result = session(frame)
         image = gapcam.preprocess(frame, session.contract.preprocessing)[None]
-        weights = session.weights
+        weights, kind = session.weights, session.contract.head.kind
+    wanted = [names.LOGITS, names.FEATURES, *OUTPUTS_OF_EACH_IMAGE.get(kind, ())]
     plain = _onnxruntime_session(plain_classifier(model))
     full = _onnxruntime_session(model.read_bytes())
     raw = result.map()
     out = np.empty_like(frame)
 
-    def run_features() -> list[FloatArray]:
-        outputs: list[FloatArray] = full.run([names.LOGITS, names.FEATURES], {names.IMAGE: image})
-        return outputs
+    def run_features() -> dict[str, FloatArray]:
+        return dict(zip(wanted, full.run(wanted, {names.IMAGE: image}), strict=True))
 
     def run_map() -> FloatArray:
-        logits, features = run_features()
-        best = int(logits[0].argmax())
-        return features[0, best] if weights is None else class_maps(features[0], weights[[best]])
+        outputs = run_features()
+        features, best = outputs[names.FEATURES][0], int(outputs[names.LOGITS][0].argmax())
+        rows = rows_of_image(weights, outputs, 0)
+        return features[best] if rows is None else class_maps(features, rows.of([best]))
 
     return {
         "plain": lambda: plain.run([names.LOGITS], {names.IMAGE: image}),

@@ -6,14 +6,23 @@ the graph for the image's best classes. A class-maps head has none; its feature 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gapcam import contract as names
+from gapcam.contract import HeadKind
+
 Rows = NDArray[np.floating[Any]]
+
+OUTPUTS_OF_EACH_IMAGE: dict[HeadKind, tuple[str, ...]] = {
+    HeadKind.LAYERNORM: (names.CAM_SCALE,),
+    HeadKind.NONLINEAR: (names.TOPK_CLASSES, names.TOPK_WEIGHTS),
+}
+"""What rows need of each inference, by the head's kind."""
 
 
 class ClassRows(Protocol):
@@ -90,3 +99,20 @@ class TopkRows:
 
     def _places(self) -> dict[int, int]:
         return {index: place for place, index in enumerate(self.classes.tolist())}
+
+
+def rows_of_image(weights: Rows | None, outputs: Mapping[str, NDArray[Any]], index: int) -> ClassRows | None:
+    """What weights the features of one image of a run; None where they are the class maps.
+
+    Args:
+        weights: [K,C], the matrix W, or None where the head has none.
+        outputs: of the run, by name: those of `OUTPUTS_OF_EACH_IMAGE` among them.
+        index: of the image in the run.
+    """
+    if names.TOPK_WEIGHTS in outputs:
+        return TopkRows(outputs[names.TOPK_CLASSES][index], outputs[names.TOPK_WEIGHTS][index])
+    if weights is None:
+        return None
+    if names.CAM_SCALE in outputs:
+        return ScaledRows(weights, float(outputs[names.CAM_SCALE][index]))
+    return ConstantRows(weights)

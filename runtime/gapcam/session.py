@@ -13,7 +13,7 @@ import numpy as np
 from gapcam import contract as names
 from gapcam.backends.protocol import CLOSED, Array, Backend, TensorInfo
 from gapcam.cam import FloatArray
-from gapcam.class_rows import ClassRows, ConstantRows, ScaledRows, TopkRows
+from gapcam.class_rows import OUTPUTS_OF_EACH_IMAGE, rows_of_image
 from gapcam.classes import ClassNames, ClassRef
 from gapcam.contract import Contract, HeadKind, contract_from_metadata
 from gapcam.errors import BackendError, UsageError, VerificationError
@@ -32,13 +32,9 @@ _DEVICES = ("auto", "cpu")
 _AT_LOAD = {
     HeadKind.AFFINE: (names.CAM_WEIGHTS, names.CAM_BIAS),
     HeadKind.LAYERNORM: (names.CAM_WEIGHTS, names.CAM_BIAS),
-    HeadKind.NONLINEAR: (names.TOPK_BIAS,),  # only the check needs it
+    HeadKind.NONLINEAR: (names.TOPK_BIAS,),
 }
-_OF_EACH_IMAGE = {
-    HeadKind.LAYERNORM: (names.CAM_SCALE,),
-    HeadKind.NONLINEAR: (names.TOPK_CLASSES, names.TOPK_WEIGHTS),
-}
-"""What maps need beside the features, by the head's kind."""
+"""What the check of the identity needs beside what maps need, by the head's kind."""
 
 
 def load(
@@ -132,7 +128,7 @@ class Session:
 
         kind = self.contract.head.kind
         self.exact = self.contract.head.exact
-        self._wanted = (names.LOGITS, names.FEATURES, *_OF_EACH_IMAGE.get(kind, ()))
+        self._wanted = (names.LOGITS, names.FEATURES, *OUTPUTS_OF_EACH_IMAGE.get(kind, ()))
         if kind is HeadKind.NONLINEAR and names.MAPS in self.outputs:
             self._wanted += (names.MAPS,)  # for the classes that have no row
 
@@ -245,7 +241,7 @@ class Session:
                 frame=frame,
                 logits=logits[i].astype(np.float32, copy=False),
                 features=features[i],
-                rows=self._rows(arrays, i),
+                rows=rows_of_image(self.weights, arrays, i),
                 every_map=None if every_map is None else every_map[i],
                 scoring=self.contract.head.scores,
                 exact=self.exact,
@@ -256,16 +252,6 @@ class Session:
             )
             for i, frame in enumerate(frames)
         ]
-
-    def _rows(self, arrays: Mapping[str, Array], i: int) -> ClassRows | None:
-        """What weights the features of the i-th image of a run."""
-        if self.contract.head.kind is HeadKind.NONLINEAR:
-            return TopkRows(arrays[names.TOPK_CLASSES][i], arrays[names.TOPK_WEIGHTS][i])
-        if self.weights is None:
-            return None
-        if names.CAM_SCALE in arrays:
-            return ScaledRows(self.weights, float(arrays[names.CAM_SCALE][i]))
-        return ConstantRows(self.weights)
 
 
 def _as_float32(array: Array | None) -> FloatArray | None:
