@@ -45,7 +45,8 @@ def main(output: Path | None, only: tuple[str, ...], jobs: int, timeout: float, 
       python -m gapcam_export.model_table --only timm:resnet34 --only train.py:network
       python -m gapcam_export.model_table --output docs/models.md --jobs 2 --fresh
 
-    Exit codes: 0 done, 1 a model took too long, 70 a model ended in a traceback or a crash, which is a bug.
+    Exit codes: 0 done, 1 a model took too long, 70 a model ended in a traceback or a crash, which is a bug, 130
+    interrupted.
     """  # noqa: D301  # click reads the backspace character
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # its processes are to end with it
     try:
@@ -61,6 +62,9 @@ def main(output: Path | None, only: tuple[str, ...], jobs: int, timeout: float, 
     except GapcamError as error:
         say(f"error: {error}")
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        say(f"error: interrupted; the rows so far are in {folder}, and the same command goes on from there")
+        raise SystemExit(ExitCode.INTERRUPTED) from None
     outcomes = {row.outcome for row in rows.values()}
     if outcomes & {"traceback", "crash"}:
         say(f"error: a model ended in a traceback or a crash, which is a bug; the logs are in {folder}")

@@ -58,15 +58,16 @@ def _section(library: str, rows: Mapping[Chosen, Row]) -> str:
     refused = [_refused(model, row) for model, row in rows.items() if row.outcome == "refused"]
     failed = [_failed(model, row) for model, row in rows.items() if row.outcome not in ("exported", "refused")]
     parts = [f"## {library}\n\n{len(rows)} models, {len(exported)} exported, {len(refused)} refused.\n"]
+    columns: tuple[str, ...]
     if exported:
         columns = ("model", "what it is", "head", "identity", "source", "input", "maps", "parameters", "seconds")
         parts.append(_table(columns, exported))
     if refused:
-        parts.append(f"### Refused, {library}\n")
-        parts.append(_table(("model", "what it is", "head", "input", "parameters", "why"), refused))
+        columns = ("model", "what it is", "head", "input", "parameters", "why", "mended by")
+        parts += [f"### Refused, {library}\n", _table(columns, refused)]
     if failed:
-        parts.append(f"### Failed, {library}\n")
-        parts.append(_table(("model", "what it is", "outcome", "what happened"), failed))
+        columns = ("model", "what it is", "outcome", "what happened")
+        parts += [f"### Failed, {library}\n", _table(columns, failed)]
     return "\n".join(parts)
 
 
@@ -84,8 +85,8 @@ def _exported(model: Chosen, row: Row) -> tuple[str, ...]:
 
 
 def _refused(model: Chosen, row: Row) -> tuple[str, ...]:
-    why = row.reason + (". `gapcam gap` mends it" if row.mended_by_gap else "")
-    return (*_named(model), _head(row), _size(row.size), _millions(row.parameters), why)
+    mended = "`gapcam gap`" if row.mended_by_gap else ""
+    return (*_named(model), _head(row), _size(row.size), _millions(row.parameters), row.reason, mended)
 
 
 def _failed(model: Chosen, row: Row) -> tuple[str, ...]:
