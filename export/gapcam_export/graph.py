@@ -27,6 +27,34 @@ def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
             yield from (value.name for value in subgraph.output if value.name not in made)
 
 
+def all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """The main graph, those inside its nodes (If, Loop), and the bodies of functions."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop(0)
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [attribute.g] if attribute.HasField("g") else []
+                waiting += attribute.graphs
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of a model: initializers and attributes, sparse ones included."""
+    for graph in all_graphs(model):
+        if isinstance(graph, onnx.GraphProto):
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from [attribute.t] if attribute.HasField("t") else []
+                yield from attribute.tensors
+                one = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                for sparse in (*one, *attribute.sparse_tensors):
+                    yield from (sparse.values, sparse.indices)
+
+
 def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """The inputs that must be fed: initializers are listed among `graph.input` too in files of IR version 3."""
     constants = {tensor.name for tensor in graph.initializer}

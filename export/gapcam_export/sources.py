@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from gapcam.contract import METADATA_KEY, Contract, Preprocessing, contract_from_metadata
 from gapcam.errors import MissingExtraError, UsageError
 from gapcam_export.errors import SourceError
+from gapcam_export.external_data import load_external_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -178,10 +179,7 @@ def _read_onnx(path: Path) -> OnnxSource:
         ) from error
     if not model.graph.node:
         raise SourceError(f"{path} is no ONNX model: it holds no graph ({len(content)} bytes).")
-    try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise SourceError(f"the weights that {path} keeps in other files cannot be read: {error}") from error
+    load_external_data(model, path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     contract = contract_from_metadata(metadata, path.name) if METADATA_KEY in metadata else None
     return OnnxSource(path.name, model, hashlib.sha256(content).hexdigest(), contract)
