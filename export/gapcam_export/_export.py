@@ -13,7 +13,7 @@ import onnx
 
 import gapcam
 from gapcam.atomic_file import check_writable, write_atomically
-from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Resize
+from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Preprocessing, Resize
 from gapcam.errors import UsageError
 from gapcam_export.classifier import classifier_from_onnx, classifier_from_torch
 from gapcam_export.graph import graph_inputs
@@ -102,13 +102,14 @@ def export(
         classifier = classifier_from_onnx(loaded, size, opset, notes, static_batch=static_batch)
     changes = {"mean": mean, "std": std, "resize": resize, "color": color}
     given = {name: value for name, value in changes.items() if value is not None}
-    if classifier.preprocessing.embedded and given:
-        raise UsageError(f"{source} has its preprocessing in the graph; {', '.join(given)} cannot be changed there.")
+    fixed = [name for name in given if name in ("mean", "std")]
+    if classifier.preprocessing.embedded and fixed:
+        raise UsageError(f"{source} has its preprocessing in the graph; {', '.join(fixed)} cannot be changed there.")
     preprocessing = msgspec.structs.replace(classifier.preprocessing, **given)
 
     step("finding the head")
     original = classifier.model
-    noise = _noise(graph_inputs(original.graph)[0])
+    noise = _noise(graph_inputs(original.graph)[0], preprocessing)
     head = find_head(original, classifier.output, noise)
     if not check_positions(original, head, noise):
         notes.append("whether the maps lie like the image could not be told: the network mixes all positions")
@@ -187,10 +188,17 @@ def _check_arguments(
         raise UsageError(f"std is {tuple(std)}; expected values above 0 on the scale 0..1. Divide pixel values by 255.")
 
 
-def _noise(fed: onnx.ValueInfoProto) -> Array:
-    """Something to look at while the head is searched: three images, since little else in a network is 3; or one."""
+def _noise(fed: onnx.ValueInfoProto, preprocessing: Preprocessing) -> Array:
+    """Something to look at while the head is searched: three images, since little else in a network is 3; or one.
+
+    Its pixels have the mean and deviation that ImageNet's have, in the range of numbers that the network wants.
+    """
     batch, *shape = (dim.dim_value for dim in fed.type.tensor_type.shape.dim)
     random = np.random.default_rng(0)
     if fed.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
         return random.integers(0, 256, (batch or 3, *shape), dtype=np.uint8)
-    return random.standard_normal((batch or 3, *shape), dtype=np.float32)
+    photographs = Preprocessing(size=preprocessing.size)
+    mean, std = (np.reshape(each, (3, 1, 1)) for each in (preprocessing.mean, preprocessing.std))
+    pixels = np.reshape(photographs.std, (3, 1, 1)) * random.standard_normal((batch or 3, *shape))
+    noise: Array = ((pixels + np.reshape(photographs.mean, (3, 1, 1)) - mean) / std).astype(np.float32)
+    return noise

@@ -9,16 +9,21 @@ import onnx
 
 from gapcam.contract import IMAGE, LOGITS, Preprocessing, Source
 from gapcam.errors import UsageError
+from gapcam_export.class_outputs import find_scores, labels_in
 from gapcam_export.errors import SourceError
+from gapcam_export.float32 import half_type, to_float32
 from gapcam_export.graph import fix_dimension, graph_inputs, rename_tensor
 from gapcam_export.head import find_logits
-from gapcam_export.report import summarize
+from gapcam_export.image_input import ImageInput, find_image_input, scales_pixels, to_contract_layout
+from gapcam_export.linear_classifier import expand_linear_classifiers
+from gapcam_export.onnx_reference import OnnxReference
 from gapcam_export.sources import OnnxSource, TorchSource
 from gapcam_export.tap import free_names, opset_of, strip_exporter_notes, untap
-from gapcam_export.verify import OnnxReference, Reference, TorchReference
+from gapcam_export.verify import Reference, TorchReference
 
 DEFAULT_SIZE = (224, 224)
 _OLDEST_OPSET = 7  # the oldest that ONNX Runtime runs
+_PIXELS = (1 / 255, 1 / 255, 1 / 255)  # the std with which `image` is 0..255
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,12 @@ class Classifier:
 
     Attributes:
         model: with one input, `image`.
-        output: the output that holds the logits, or their Softmax.
+        output: the tensor that holds the logits, or their Softmax; an output, mostly.
         source: where it comes from.
         preprocessing: of its input.
         labels: that the source has on record, or none.
         loaded: the source itself.
+        onnx_reference: how it answers where it is an ONNX model: as it was before it was changed.
     """
 
     model: onnx.ModelProto
@@ -40,11 +46,14 @@ class Classifier:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     loaded: TorchSource | OnnxSource
+    onnx_reference: OnnxReference | None = None
 
     def reference(self) -> Reference:
         """How the source itself answers."""
         if isinstance(self.loaded, OnnxSource):
-            return OnnxReference(self.model)
+            assert self.onnx_reference is not None  # noqa: S101  # so `classifier_from_onnx` makes it
+            self.onnx_reference.rename([value.name for value in self.model.graph.output])
+            return self.onnx_reference
         from gapcam_export.onnx_from_torch import torch_forward
 
         network = self.loaded.model
@@ -125,30 +134,40 @@ def classifier_from_onnx(
     if contract is not None:
         untap(model)
         notes.append(f"{contract.producer} exported {name} before; its preprocessing and labels were kept")
-    fed = _image_input(model, name, embedded=contract is not None and contract.preprocessing.embedded)
-    outputs = [value.name for value in model.graph.output]
-    if LOGITS in outputs and contract is not None:
-        outputs = [LOGITS]
-    if len(outputs) != 1:
-        raise SourceError(
-            f"{name} has {len(outputs)} outputs ({', '.join(outputs)}); expected one, the classifier's. "
-            f"Keep that one with onnx.utils.extract_model({name!r}, 'one.onnx', [{fed.name!r}], [its name])."
-        )
+    image = find_image_input(model, name, notes)
+    if LOGITS in [value.name for value in model.graph.output] and contract is not None:
+        scores = LOGITS
+    else:
+        scores = find_scores(model.graph, image.name, name)
+    half = half_type(model)
+    reference = OnnxReference(model, image, find_logits(model.graph, scores), half=half, source=name)
+    if half:
+        to_float32(model)
+        notes.append(f"{name} computes in {half}; the exported model computes in float32, with the same weights")
+    expand_linear_classifiers(model.graph)
+    to_contract_layout(model.graph, image)
+    (fed,) = graph_inputs(model.graph)
     if fed.name != IMAGE:
         notes.append(f"the input {fed.name!r} is now called {IMAGE!r}")
+    if image.channels_last != image.is_uint8:
+        was, now = ("[N,H,W,3]", "[N,3,H,W]") if image.channels_last else ("[N,3,H,W]", "[N,H,W,3]")
+        notes.append(f"{name} takes {was}; the exported model takes {now}")
     renamed = free_names(model.graph)
     notes.extend(f"the output {old!r} is now called {new!r}" for old, new in renamed.items())
-    axes = (1, 2) if fed.type.tensor_type.elem_type == onnx.TensorProto.UINT8 else (2, 3)
+    axes = (1, 2) if image.is_uint8 else (2, 3)
     size = _fix_size(model, fed, axes, size, name, notes)
     _fix_batch(model, fed, name, static_batch=static_batch)
-    preprocessing = contract.preprocessing if contract else _assumed_preprocessing(size, notes)
+    if contract is None:
+        scores = find_scores(model.graph, IMAGE, name)  # by the names that it has now
+    preprocessing = contract.preprocessing if contract else _assumed_onnx_preprocessing(model.graph, image, size, notes)
     return Classifier(
         model=model,
-        output=renamed.get(outputs[0], outputs[0]),
+        output=renamed.get(scores, scores),
         source=Source(spec=name, sha256=loaded.sha256),
         preprocessing=msgspec.structs.replace(preprocessing, size=size),
-        labels=contract.labels if contract else (),
+        labels=contract.labels if contract else labels_in(model.graph),
         loaded=loaded,
+        onnx_reference=reference,
     )
 
 
@@ -163,20 +182,6 @@ def _fix_batch(model: onnx.ModelProto, fed: onnx.ValueInfoProto, name: str, *, s
         )
     elif not dims[0].dim_value and not dims[0].dim_param.isidentifier():
         dims[0].dim_param = "batch"
-
-
-def _image_input(model: onnx.ModelProto, name: str, *, embedded: bool) -> onnx.ValueInfoProto:
-    inputs = graph_inputs(model.graph)
-    shown = ", ".join(str(summarize(value)) for value in inputs)
-    if len(inputs) != 1:
-        raise SourceError(f"{name} has {len(inputs)} inputs ({shown}); expected one, the image.")
-    tensor = inputs[0].type.tensor_type
-    channels_axis, dtype = (3, onnx.TensorProto.UINT8) if embedded else (1, onnx.TensorProto.FLOAT)
-    dims = tensor.shape.dim
-    if tensor.elem_type != dtype or len(dims) != 4 or dims[channels_axis].dim_value != 3:
-        mend = "Export it so (tf2onnx: --inputs-as-nchw)." if len(dims) == 4 else "Is it an image classifier?"
-        raise SourceError(f"{name} takes {shown}; expected one image [N,3,H,W] of float32. {mend}")
-    return inputs[0]
 
 
 def _fix_size(
@@ -197,6 +202,32 @@ def _fix_size(
     for axis, side in zip(axes, chosen, strict=True):
         fix_dimension(model.graph, fed, axis, side)
     return chosen
+
+
+def _assumed_onnx_preprocessing(
+    graph: onnx.GraphProto, image: ImageInput, size: tuple[int, int], notes: list[str]
+) -> Preprocessing:
+    if image.is_uint8:
+        notes.append(
+            "the graph takes uint8 pixels, so its preprocessing was taken to be in it; the mean 0 and std 1 on record "
+            "stand for that. --resize and --color set what happens to a frame before"
+        )
+        return Preprocessing(size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), embedded=True)
+    evidence = scales_pixels(graph, IMAGE)
+    if evidence:
+        assumed = Preprocessing(size=size, mean=(0.0, 0.0, 0.0), std=_PIXELS)
+        notes.append(
+            f"SOURCE has no record of its preprocessing, and scales its input itself ({evidence}): pixel values 0..255 "
+            f"were assumed, which is mean 0 and std 1/255, with resize {assumed.resize} and color {assumed.color}. "
+            "--resize, --color, --mean and --std set it"
+        )
+        return assumed
+    assumed = _assumed_preprocessing(size, notes)
+    notes.append(
+        "if the network was trained on pixel values 0..255, give --mean 0 0 0 --std 0.00392157 0.00392157 0.00392157; "
+        "if on -1..1, --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5"
+    )
+    return assumed
 
 
 def _assumed_preprocessing(size: tuple[int, int], notes: list[str]) -> Preprocessing:

@@ -26,6 +26,8 @@ class TensorSummary:
 
 def summarize(value: onnx.ValueInfoProto) -> TensorSummary:
     """What a graph says of one of its inputs or outputs."""
+    if value.type.WhichOneof("value") not in ("tensor_type", None):
+        return TensorSummary(value.name, (), str(value.type.WhichOneof("value")).removesuffix("_type"))
     tensor = value.type.tensor_type
     shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
     return TensorSummary(value.name, shape, onnx.TensorProto.DataType.Name(tensor.elem_type).lower())
