@@ -8,8 +8,10 @@ Example:
 """
 
 from gapcam_export._export import export
+from gapcam_export._gap_surgery import gap_surgery
 from gapcam_export.errors import CheckpointError, ExporterError, HeadError, LabelsError, SourceError
 from gapcam_export.report import Report, TensorSummary
+from gapcam_export.surgery.report import SurgeryReport
 
 __all__ = [
     "CheckpointError",
@@ -18,6 +20,8 @@ __all__ = [
     "LabelsError",
     "Report",
     "SourceError",
+    "SurgeryReport",
     "TensorSummary",
     "export",
+    "gap_surgery",
 ]

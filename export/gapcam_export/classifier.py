@@ -79,7 +79,14 @@ def classifier_from_torch(
     from gapcam_export.onnx_from_torch import onnx_from_torch, sha256_of_weights
 
     preprocessing = loaded.preprocessing
-    if preprocessing is not None and not loaded.checkpoint:
+    if loaded.size is not None:
+        if size not in (None, loaded.size):
+            raise UsageError(
+                f"{loaded.spec} was traced at {loaded.size[0]}x{loaded.size[1]} and takes no other size. Make it again "
+                "from its own SOURCE: gapcam gap SOURCE --size H W."
+            )
+        size = loaded.size
+    elif preprocessing is not None and not loaded.checkpoint:
         notes.append("the network has random weights; --pretrained or --checkpoint FILE gives it trained ones")
     if preprocessing is None:
         preprocessing = _assumed_preprocessing(size or DEFAULT_SIZE, notes)
@@ -101,7 +108,7 @@ def classifier_from_torch(
         output=output,
         source=Source(spec=loaded.spec, sha256=sha256_of_weights(loaded.model), checkpoint=loaded.checkpoint),
         preprocessing=preprocessing,
-        labels=(),
+        labels=() if loaded.record is None else loaded.record.labels,
         loaded=loaded,
     )
 

@@ -71,12 +71,12 @@ def export_command(source: str, output: str, embed_preprocessing: bool, as_json:
     # Bound to what stderr is now, so that the display goes on while PyTorch's chatter is kept from it.
     screen = Console(file=sys.stderr, highlight=False)
     # What a factory prints is not the report.
-    with _termination_as_interrupt(), redirect_stdout(sys.stderr), screen.status("starting") as status:
+    with termination_as_interrupt(), redirect_stdout(sys.stderr), screen.status("starting") as status:
         # Here and not above, so that --help answers at once.
         import gapcam_export
 
         made = gapcam_export.export(
-            source, output, embed=embed_preprocessing, progress=lambda step: _show(screen, status, step), **options
+            source, output, embed=embed_preprocessing, progress=lambda step: show_step(screen, status, step), **options
         )
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
@@ -84,7 +84,8 @@ def export_command(source: str, output: str, embed_preprocessing: bool, as_json:
         _print(made)
 
 
-def _show(screen: Console, status: Status, step: str) -> None:
+def show_step(screen: Console, status: Status, step: str) -> None:
+    """Say what a command is at: on a terminal in place of what it was at before, else on a line."""
     if screen.is_terminal:
         status.update(f"{step} ...")
     else:
@@ -137,7 +138,7 @@ def _preprocessing(made: Report) -> dict[str, object]:
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
+def termination_as_interrupt() -> Iterator[None]:
     """Let SIGTERM unwind as Ctrl-C does, so that temporary files are removed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

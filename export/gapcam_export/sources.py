@@ -21,7 +21,11 @@ from gapcam_export.external_data import load_external_data
 if TYPE_CHECKING:
     from torch import nn
 
-SOURCE_FORMS = "torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory, or a file model.onnx"
+    from gapcam_export.program import ProgramRecord
+
+SOURCE_FORMS = (
+    "torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory, or a file network.pt2 or model.onnx"
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,16 @@ class TorchSource:
         model: the network, with its weights.
         preprocessing: its model library's record, or None.
         checkpoint: where its weights come from, as the contract has it.
+        size: (H, W) in pixels of the only input that it takes; None where it is a module that may take several.
+        record: what an exported program of gapcam's has on record, or None.
     """
 
     spec: str
     model: nn.Module
     preprocessing: Preprocessing | None
     checkpoint: str
+    size: tuple[int, int] | None = None
+    record: ProgramRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ def load_source(spec: str, *, checkpoint: Path | None, pretrained: bool) -> Torc
     """
     if checkpoint is not None and pretrained:
         raise UsageError("--checkpoint and --pretrained were both given; a network has one set of weights. Choose one.")
+    if spec.lower().endswith(".pt2"):
+        return _read_program(Path(spec), checkpoint, pretrained=pretrained)
     if spec.lower().endswith(".onnx") or (Path(spec).is_file() and not spec.endswith(".py")):
         if checkpoint is not None or pretrained:
             raise UsageError(
@@ -105,6 +115,26 @@ def load_source(spec: str, *, checkpoint: Path | None, pretrained: bool) -> Torc
     loaded = checkpoint.name if checkpoint is not None else "pretrained" if pretrained else ""
     shown = f"{Path(origin).name}:{name}" if origin.endswith(".py") else spec
     return TorchSource(shown, model.eval(), preprocessing, loaded)
+
+
+def _read_program(path: Path, checkpoint: Path | None, *, pretrained: bool) -> TorchSource:
+    if pretrained:
+        raise UsageError(f"{path} has its weights inside; --pretrained is for torchvision: and timm: sources.")
+    _require("torch")
+    from gapcam_export.checkpoint import load_checkpoint
+    from gapcam_export.program import load_program
+
+    program = load_program(path)
+    if checkpoint is not None:
+        load_checkpoint(program.model, checkpoint)
+    return TorchSource(
+        path.name,
+        program.model.eval(),
+        None if program.record is None else program.record.preprocessing,
+        "" if checkpoint is None else checkpoint.name,
+        program.size,
+        program.record,
+    )
 
 
 def _require(package: str) -> ModuleType:

