@@ -19,6 +19,7 @@ from gapcam_export.classifier import classifier_from_onnx, classifier_from_torch
 from gapcam_export.graph import graph_inputs
 from gapcam_export.head import find_head
 from gapcam_export.labels import labels_for
+from gapcam_export.nonlinear import Chain
 from gapcam_export.photographs import default_photographs, photographs_in
 from gapcam_export.position import check_positions
 from gapcam_export.report import Report, summarize
@@ -120,6 +121,11 @@ def export(
         )
     if not head.tail.weights.any():
         notes.append("the head's weights are all zero: its maps are empty, and verifying them proves nothing")
+    if not head.is_exact:
+        notes.append(
+            "the head is not affine: a map shows what the head's gradient at its image weights (Grad-CAM without its "
+            "ReLU), and is not exact"
+        )
     names = labels_for(head.classes, None if labels is None else Path(labels), classifier.labels)
 
     step("adding the outputs")
@@ -128,20 +134,21 @@ def export(
         notes.append(f"the output {LOGITS!r} is now called {renamed!r}: it is not logits [N,K]")
     model = onnx.ModelProto()
     model.CopyFrom(original)
-    tap(model, head, maps="maps" in emit, topk=topk if "topk" in emit else 0)
+    tap(model, head, maps="maps" in emit, topk_maps="topk" in emit, topk=topk)
     if embed and not preprocessing.embedded:
         embed_preprocessing(model, preprocessing)
     exported = msgspec.structs.replace(preprocessing, embedded=preprocessing.embedded or embed)
 
     step(f"verifying on {len(frames)} images")
-    measured = verify(model, exported, preprocessing, frames, classifier.reference())
+    nonlinear = head.tail if isinstance(head.tail, Chain) else None
+    measured = verify(model, exported, preprocessing, frames, classifier.reference(), nonlinear)
     check(measured)
 
     step(f"writing {output}")
     contract = Contract(
         contract=CONTRACT_VERSION,
         producer=f"gapcam {gapcam.__version__}",
-        head=Head(kind=head.kind, layout=head.layout, tapped=head.features),
+        head=Head(kind=head.kind, layout=head.layout, tapped=head.features, exact=head.is_exact),
         preprocessing=exported,
         labels=names,
         source=classifier.source,

@@ -22,6 +22,7 @@ class GraphWriter:
 
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
         self.graph, self._opset = graph, opset
+        self._numbers: dict[float, str] = {}
 
     def node(self, operator: str, inputs: list[str], wish: str, **attributes: Any) -> str:
         """Append a node with one output; the output's name is `wish`, or one like it."""
@@ -36,8 +37,10 @@ class GraphWriter:
         return name
 
     def number(self, value: float) -> str:
-        """Append a float32 scalar."""
-        return self.constant(np.asarray(value, np.float32), f"number_{value:.6g}")
+        """A float32 scalar among the initializers."""
+        if value not in self._numbers:
+            self._numbers[value] = self.constant(np.asarray(value, np.float32), f"number_{value:.6g}")
+        return self._numbers[value]
 
     def reshape(self, name: str, shape: tuple[int, ...], wish: str) -> str:
         """A tensor in another shape; 0 keeps an axis, such as the batch, as it is."""

@@ -2,8 +2,8 @@
 
 No module or node name is looked at. The last tensor with spatial extent that every path from image to logits passes
 through is f, the feature maps; a later one that is f's mean over space is the pooled vector; the tail from there to
-the logits is cut out and run on vectors of our choice: `affine` and `layernorm` say how the kinds of tails are read and
-proven, Dropout, Flatten, BatchNorm and further linear layers folded in for free.
+the logits is cut out and run on vectors of our choice: `affine`, `layernorm` and `nonlinear` say how the kinds of tails
+are read and proven, Dropout, Flatten, BatchNorm and further linear layers folded in for free.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from gapcam_export.affine import Affine, Floats, read_affine
 from gapcam_export.errors import HeadError
 from gapcam_export.graph import graph_inputs, necessary_tensors, nodes_between, tensors_read
 from gapcam_export.layernorm import Normed, read_normed
+from gapcam_export.nonlinear import Chain, read_chain
 from gapcam_export.refusals import no_average_pooling, not_affine, not_float32
 from gapcam_export.section import Array, Section, observe
 
 Layout = Literal["nchw", "nhwc", "tokens", "channels-tokens"]
-Tail = Affine | Normed
+Tail = Affine | Normed | Chain
 # Axes that a layout pools over.
 _SPATIAL_AXES: dict[int, dict[Layout, tuple[int, ...]]] = {
     4: {"nchw": (2, 3), "nhwc": (1, 2)},
@@ -45,7 +46,7 @@ class FoundHead:
     """The head of a classifier.
 
     Attributes:
-        kind: AFFINE, CLASS_MAPS or LAYERNORM.
+        kind: AFFINE, CLASS_MAPS, LAYERNORM or NONLINEAR.
         layout: how `features` is laid out.
         features: name of the tensor f that is pooled.
         feature_shape: (C, h, w) of f.
@@ -65,6 +66,11 @@ class FoundHead:
     logits: str
     logits_shape: tuple[int, ...]
     tail: Tail
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a map is all that its logit is made of, up to the bias."""
+        return self.kind is not HeadKind.NONLINEAR
 
     @property
     def classes(self) -> int:
@@ -122,7 +128,7 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
         raise not_float32(spatial[-1], observed[spatial[-1]].dtype)
     features, layout, pooled = _find_pooling(probe, spatial, later)
     shape = _feature_shape(observed[features], layout, image)
-    kind, tail = _read_tail(probe, pooled, logits)
+    kind, tail = _read_tail(probe, names[names.index(pooled) :])
     return FoundHead(
         kind=kind,
         layout=layout,
@@ -136,13 +142,14 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
     )
 
 
-def _read_tail(probe: _Probe, pooled: str, logits: str) -> tuple[HeadKind, Tail]:
-    """What computes the logits from the pooled vector.
+def _read_tail(probe: _Probe, names: Sequence[str]) -> tuple[HeadKind, Tail]:
+    """What computes the last of these tensors, the logits, from the first, the pooled vector.
 
     Raises:
         HeadError: it is nothing that gives maps.
         ModelError: it is quantised.
     """
+    pooled, logits = names[0], names[-1]
     section, vectors = probe.section(pooled, logits), probe.vectors(pooled)
     affine = read_affine(section, vectors, probe.constants(pooled, logits))
     if affine is not None:
@@ -150,6 +157,9 @@ def _read_tail(probe: _Probe, pooled: str, logits: str) -> tuple[HeadKind, Tail]
     normed = read_normed(section, vectors)
     if normed is not None:
         return HeadKind.LAYERNORM, normed
+    chain = read_chain(probe, names)
+    if chain is not None:
+        return HeadKind.NONLINEAR, chain
     raise not_affine(probe.model, pooled, logits)
 
 

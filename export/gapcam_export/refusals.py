@@ -34,7 +34,8 @@ def not_affine(model: onnx.ModelProto, pooled: str, logits: str) -> ModelError:
         )
     return HeadError(
         HeadKind.NONLINEAR,
-        f"{found}, which is neither affine nor a layer normalisation and an affine map.",
+        f"{found}: neither an affine map, nor one after a layer normalisation, nor several with known elementwise "
+        "activations between.",
         f"Replace what follows the pooling by one linear layer: {SURGERY}",
     )
 

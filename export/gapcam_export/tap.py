@@ -32,6 +32,8 @@ from gapcam_export.graph import graph_inputs, remove_unused, rename_tensor, tens
 from gapcam_export.graph_writer import GraphWriter
 from gapcam_export.head import FoundHead
 from gapcam_export.layernorm import Normed
+from gapcam_export.nonlinear import Chain
+from gapcam_export.tangent import Tangent
 
 # Outputs that are this package's own; `logits` may be somebody's.
 ADDED_OUTPUTS = (
@@ -122,44 +124,59 @@ def claim_logits(graph: onnx.GraphProto, head: FoundHead) -> tuple[FoundHead, st
     return (replace(head, logits=new) if head.logits == LOGITS else head), new
 
 
-def tap(model: onnx.ModelProto, head: FoundHead, *, maps: bool, topk: int) -> None:
+def tap(model: onnx.ModelProto, head: FoundHead, *, maps: bool, topk_maps: bool, topk: int) -> None:
     """Add the contract's outputs to a model, in place. Those that were there keep their names.
 
     Where W and b are the graph's own constants, the tail between the pooled vector and the logits is replaced by one
     Gemm with `cam_weights` and `cam_bias`, so that the model holds no second copy of them. Where they were folded from
-    several layers, or a normalisation stands before them, those stay, and with them every bit of the logits.
+    several layers, or more than they stands there, the tail stays, and with it every bit of the logits.
 
     Args:
         model: a classifier in which `free_names` and `claim_logits` have made room.
         head: what `find_head` found in it.
         maps: add `maps`, every class's map.
-        topk: add `topk_classes` and `topk_maps` for so many classes; 0 for none.
+        topk_maps: add `topk_maps`, and with it `topk_classes`.
+        topk: for how many classes; at most there are classes.
 
     Raises:
-        UsageError: topk was asked for, and the model's opset has no operators for it.
+        UsageError: the model's opset has no operators for the k best classes.
     """
-    if topk and opset_of(model) < (least := 12 if head.kind is HeadKind.CLASS_MAPS else 10):
-        raise UsageError(
-            f"topk needs operators of opset {least}; the model has opset {opset_of(model)}. Leave topk out."
-        )
+    tail, k = head.tail, min(topk, head.classes)
+    _check_opset(model, head, topk_maps)
     tapping = _Tapping(model, head)
-    tail = head.tail if head.kind is not HeadKind.CLASS_MAPS else None
-    if tail is not None:
-        tapping.add_weights(tail)
-    if isinstance(tail, Affine) and tail.is_constant:
-        tapping.replace_tail()
-    else:
+    if isinstance(tail, Chain):
         tapping.expose_logits()
-    tapping.expose_features()
-    if tail is not None:
+        tapping.expose_features()
+        tapping.add_rows(tail, k)
+    elif head.kind is HeadKind.CLASS_MAPS:
+        tapping.expose_logits()
+        tapping.expose_features()
+    else:
+        tapping.add_weights(tail)
+        if isinstance(tail, Affine) and tail.is_constant:
+            tapping.replace_tail()
+        else:
+            tapping.expose_logits()
+        tapping.expose_features()
         tapping.output_weights(tail)
-    if isinstance(tail, Normed):
-        tapping.add_scale(tail)
+        if isinstance(tail, Normed):
+            tapping.add_scale(tail)
     if maps:
         tapping.add_maps()
-    if topk:
-        tapping.add_topk_maps(min(topk, head.classes))
+    if topk_maps:
+        tapping.add_topk_maps(k)
     remove_unused(model.graph)
+
+
+def _check_opset(model: onnx.ModelProto, head: FoundHead, topk_maps: bool) -> None:
+    opset, least = opset_of(model), 12 if head.kind is HeadKind.CLASS_MAPS else 10
+    if topk_maps and opset < least:
+        raise UsageError(f"topk needs operators of opset {least}; the model has opset {opset}. Leave topk out.")
+    if head.kind is HeadKind.NONLINEAR and opset < least:
+        raise UsageError(
+            f"the head's gradient needs operators of opset {least}; the model has opset {opset}. Convert it with "
+            "onnx.version_converter."
+        )
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -209,6 +226,7 @@ class _Tapping:
         self._batch: int | str = batch.dim_value or batch.dim_param
         self._writer = GraphWriter(model.graph, opset_of(model))
         self._channels, self._height, self._width = head.feature_shape
+        self._tangent: Tangent | None = None
 
     def add_weights(self, tail: Affine | Normed) -> None:
         """W and b among the constants."""
@@ -271,28 +289,48 @@ class _Tapping:
         writer.reshape(scale, (-1,), CAM_SCALE)
         self._output(CAM_SCALE, TensorProto.FLOAT, ())
 
+    def add_rows(self, tail: Chain, k: int) -> None:
+        """The k best classes, and the gradient's rows and biases for them."""
+        self._tangent = Tangent(self._writer, tail)
+        logits = self._add_topk_classes(k)
+        self._tangent.write_rows(self._head.pooled, self._channels, logits, k)
+        self._output(TOPK_WEIGHTS, TensorProto.FLOAT, (k, self._channels))
+        self._output(TOPK_BIAS, TensorProto.FLOAT, (k,))
+
     def add_maps(self) -> None:
+        """Every class's map."""
         shape = (self._head.classes, self._height, self._width)
         if self._head.kind is HeadKind.CLASS_MAPS:
             self._writer.node("Identity", [FEATURES], MAPS)
+        elif self._tangent is not None:
+            flat = self._tangent.write_maps(self._channels, self._height * self._width)
+            self._writer.reshape(flat, (0, *shape), MAPS)
         else:
             self._add_weighted_sum(CAM_WEIGHTS, MAPS, shape)
         self._output(MAPS, TensorProto.FLOAT, shape)
 
     def add_topk_maps(self, k: int) -> None:
-        graph, writer, shape = self._graph, self._writer, (k, self._height, self._width)
-        count = writer.constant(np.asarray([k], np.int64), "topk_count")
-        graph.node.append(
-            helper.make_node("TopK", [LOGITS, count], [unused_name(graph, "topk_logits"), TOPK_CLASSES], axis=1)
-        )
-        if self._head.kind is HeadKind.CLASS_MAPS:
+        """The k best classes' maps."""
+        writer = self._writer
+        if self._tangent is not None:
+            self._add_weighted_sum(TOPK_WEIGHTS, TOPK_MAPS, (k, self._height, self._width))
+        elif self._head.kind is HeadKind.CLASS_MAPS:
+            self._add_topk_classes(k)
             index = writer.reshape(TOPK_CLASSES, (0, k, 1), "topk_index")
             writer.node("GatherND", [FEATURES, index], TOPK_MAPS, batch_dims=1)
         else:
+            self._add_topk_classes(k)
             rows = writer.node("Gather", [CAM_WEIGHTS, TOPK_CLASSES], "topk_rows", axis=0)
-            self._add_weighted_sum(rows, TOPK_MAPS, shape)
+            self._add_weighted_sum(rows, TOPK_MAPS, (k, self._height, self._width))
+        self._output(TOPK_MAPS, TensorProto.FLOAT, (k, self._height, self._width))
+
+    def _add_topk_classes(self, k: int) -> str:
+        """The k best classes; gives the name of their logits."""
+        count = self._writer.constant(np.asarray([k], np.int64), "topk_count")
+        logits = unused_name(self._graph, "topk_logits")
+        self._graph.node.append(helper.make_node("TopK", [LOGITS, count], [logits, TOPK_CLASSES], axis=1))
         self._output(TOPK_CLASSES, TensorProto.INT64, (k,))
-        self._output(TOPK_MAPS, TensorProto.FLOAT, shape)
+        return logits
 
     def _add_weighted_sum(self, weights: str, name: str, shape: tuple[int, int, int]) -> None:
         """Zhou et al. 2016, equation 2: M_c(x,y) = sum_k W[c,k] f_k(x,y), as one matrix product."""

@@ -18,11 +18,16 @@ from gapcam.contract import (
     FEATURES,
     IMAGE,
     LOGITS,
+    TOPK_BIAS,
+    TOPK_CLASSES,
+    TOPK_WEIGHTS,
     Preprocessing,
     Verification,
 )
 from gapcam.errors import VerificationError
-from gapcam.identity import identity_error
+from gapcam.identity import identity_error, tangent_error
+from gapcam_export.gradient_check import GRADIENT_TOLERANCE, GradientCheck
+from gapcam_export.nonlinear import Chain
 from gapcam_export.section import Array, onnx_session, run_session
 
 IDENTITY_TOLERANCE = 1e-4
@@ -86,6 +91,7 @@ def verify(
     original: Preprocessing,
     frames: Sequence[NDArray[np.uint8]],
     reference: Reference,
+    nonlinear: Chain | None = None,
 ) -> Verification:
     """Measure an exported model on real frames.
 
@@ -95,6 +101,7 @@ def verify(
         original: preprocessing of the source; it differs where the export has embedded it.
         frames: each H x W x 3 uint8 BGR, any size.
         reference: the source.
+        nonlinear: the head, where it is of that kind.
 
     Returns:
         What was measured; see `check` for whether it is good enough.
@@ -103,9 +110,12 @@ def verify(
     names = [value.name for value in model.graph.output]
     identity = max_abs = relative = 0.0
     cosines, agreements = [], []
+    gradients = None if nonlinear is None else GradientCheck(nonlinear)
     for frame in frames:
         got = _run(session, names, gapcam.preprocess(frame, exported))
         identity = _worse(identity, _identity_error(got))
+        if gradients is not None:
+            gradients.measure(got[FEATURES].mean(axis=(1, 2)), got[TOPK_CLASSES], got[TOPK_WEIGHTS])
         for name, expected in reference(gapcam.preprocess(frame, original)).items():
             answer, wanted = got[name].reshape(-1), expected.reshape(-1)
             difference = float(np.abs(answer - wanted).max())
@@ -123,13 +133,20 @@ def verify(
         source_cosine=min(cosines),
         source_top1=sum(agreements) / len(agreements),
         reference=reference.name,
+        gradient_error=None if gradients is None else gradients.error,
+        gradient_tolerance=None if gradients is None else GRADIENT_TOLERANCE,
     )
 
 
 def _identity_error(got: dict[str, Array]) -> float:
     """How well the maps of one image explain its logits."""
-    weights, bias, scale = got.get(CAM_WEIGHTS), got.get(CAM_BIAS), got.get(CAM_SCALE)
-    return identity_error(got[LOGITS][None], got[FEATURES][None], weights, bias, None if scale is None else scale[None])
+    logits, features = got[LOGITS][None], got[FEATURES][None]
+    if TOPK_WEIGHTS in got:
+        return tangent_error(logits, features, got[TOPK_CLASSES][None], got[TOPK_WEIGHTS][None], got[TOPK_BIAS][None])
+    scale = got.get(CAM_SCALE)
+    return identity_error(
+        logits, features, got.get(CAM_WEIGHTS), got.get(CAM_BIAS), None if scale is None else scale[None]
+    )
 
 
 def _run(session: ort.InferenceSession, names: Sequence[str], image: Array) -> dict[str, Array]:
@@ -162,6 +179,12 @@ def check(measured: Verification) -> None:
         raise VerificationError(
             f"the maps do not explain the logits: |logit - mean(map) - bias| is {measured.identity_error:.1e} of the "
             f"largest logit; at most {measured.identity_tolerance:.0e} was expected. Nothing was written. Check that "
+            "the weights are finite and the images are like those that the network was trained on."
+        )
+    if measured.gradient_error is not None and not measured.gradient_error <= (measured.gradient_tolerance or 0):
+        raise VerificationError(
+            f"the head's gradient is not that of its logits: they differ by {measured.gradient_error:.1e} of the "
+            f"greatest change; at most {measured.gradient_tolerance:.0e} was expected. Nothing was written. Check that "
             "the weights are finite and the images are like those that the network was trained on."
         )
     if not measured.source_error <= measured.source_tolerance:

@@ -152,6 +152,31 @@ class NormedHead(GapNetwork):
         self.head = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 5))
 
 
+class ThreeLayers(GapNetwork):
+    """GAP, then three linear layers with two activations between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(12, 9), nn.GELU(), nn.Linear(9, 7, bias=False), nn.SiLU(), nn.Linear(7, 5))
+
+
+class PerChannelSlopes(GapNetwork):
+    """An activation right after the pooling, and BatchNorm between layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        slopes = nn.PReLU(7)
+        nn.init.uniform_(slopes.weight, -0.5, 0.5)
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(12, affine=False),
+            nn.Hardtanh(-0.4, 0.3),
+            nn.Linear(12, 7, bias=False),
+            nn.BatchNorm1d(7),
+            slopes,
+            nn.Linear(7, 5),
+        )
+
+
 class CosineHead(GapNetwork):
     """Cosines between the pooled vector and one vector a class."""
 
@@ -241,6 +266,14 @@ def norm_and_tanh() -> nn.Module:
 
 def normed_head() -> nn.Module:
     return seeded(NormedHead)
+
+
+def three_layers() -> nn.Module:
+    return seeded(ThreeLayers)
+
+
+def per_channel_slopes() -> nn.Module:
+    return seeded(PerChannelSlopes)
 
 
 def cosine_head() -> nn.Module:

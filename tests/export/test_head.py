@@ -59,7 +59,6 @@ def test_tokens_in_another_order_than_the_images_are_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("tiny_features", HeadKind.NONLINEAR, "HardSwish"),
         ("norm_and_tanh", HeadKind.NONLINEAR, "Tanh"),
         ("max_pooled", HeadKind.NONE, "pooled by their maximum. A maximum looks at one point"),
     ],

@@ -1,0 +1,90 @@
+"""Writes a nonlinear head's gradient at each image into the graph: Grad-CAM (Selvaraju et al. 2017) without autograd.
+
+For the k best classes the gradient is taken backwards, from the classes' rows of the last layer to the pooled vector;
+for the maps of all classes forwards, from the features at each position to the logits, which costs fewer products where
+classes outnumber positions. Both use the layers' own constants.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import numpy_helper
+
+from gapcam.contract import FEATURES, TOPK_BIAS, TOPK_CLASSES, TOPK_WEIGHTS
+from gapcam_export.affine import Affine
+from gapcam_export.graph import rename_tensor
+from gapcam_export.graph_writer import GraphWriter
+from gapcam_export.nonlinear import Chain
+
+
+class Tangent:
+    """A chain's gradient in a graph.
+
+    Args:
+        writer: to the graph.
+        chain: what leads from the pooled vector to the logits in it.
+    """
+
+    def __init__(self, writer: GraphWriter, chain: Chain) -> None:
+        self._writer, self._layers = writer, chain.layers
+        self._slopes = [
+            None
+            if layer.activation is None
+            else layer.activation.write_derivative(
+                writer, writer.node("Flatten", [layer.preactivation], "preactivation", axis=1)
+            )
+            for layer in chain.layers
+        ]
+        self._matrices = [None if layer.affine is None else self._matrix(layer.affine) for layer in chain.layers]
+
+    def write_rows(self, pooled: str, channels: int, topk_logits: str, k: int) -> None:
+        """`topk_weights` [N,k,C], d logit / d pooled of `topk_classes`; `topk_bias` [N,k], logit - row . pooled.
+
+        Args:
+            pooled: name of the pooled vector.
+            channels: C.
+            topk_logits: name of the k best logits [N,k].
+            k: how many classes.
+        """
+        writer = self._writer
+        (*before, (last, _)) = zip(self._matrices, self._slopes, strict=True)
+        assert last is not None  # noqa: S101  # so it is in every chain
+        rows = writer.node("Gather", [last, TOPK_CLASSES], "topk_rows", axis=0)
+        for matrix, slope in reversed(before):
+            if slope is not None:
+                rows = writer.node("Mul", [rows, writer.reshape(slope, (0, 1, -1), "slope_row")], "topk_rows")
+            if matrix is not None:
+                rows = writer.node("MatMul", [rows, matrix], "topk_rows")
+        rename_tensor(writer.graph, rows, TOPK_WEIGHTS)
+        column = writer.reshape(pooled, (0, channels, 1), "pooled_column")
+        share = writer.reshape(writer.node("MatMul", [TOPK_WEIGHTS, column], "topk_shares"), (0, k), "topk_share")
+        writer.node("Sub", [topk_logits, share], TOPK_BIAS)
+
+    def write_maps(self, channels: int, positions: int) -> str:
+        """Every class's map, [N,K,h*w]: gives its name.
+
+        Args:
+            channels: C of `features`.
+            positions: h * w.
+        """
+        writer = self._writer
+        moved = writer.reshape(FEATURES, (0, channels, positions), "tangent")
+        for matrix, slope in zip(self._matrices, self._slopes, strict=True):
+            if matrix is not None:
+                moved = writer.node("MatMul", [matrix, moved], "tangent")
+            if slope is not None:
+                moved = writer.node("Mul", [moved, writer.reshape(slope, (0, -1, 1), "slope_column")], "tangent")
+        return moved
+
+    def _matrix(self, affine: Affine) -> str:
+        """The name of W [K,C]: the graph's own constant, turned where it lies otherwise, or a new one."""
+        writer = self._writer
+        stored = next((tensor for tensor in writer.graph.initializer if tensor.name == affine.stored), None)
+        if stored is None:
+            return writer.constant(affine.weights, "cam_layer")
+        value = numpy_helper.to_array(stored)
+        if value.ndim == 2 and np.array_equal(value.T, affine.weights):
+            return writer.node("Transpose", [stored.name], "cam_layer", perm=[1, 0])
+        if value.shape == affine.weights.shape:
+            return str(stored.name)
+        return writer.reshape(stored.name, affine.weights.shape, "cam_layer")

@@ -1,0 +1,199 @@
+"""Nonlinear heads: their maps are Grad-CAM's before its ReLU, computed in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import timm
+import torch
+import torchvision
+from networks import randomize
+from numpy.typing import NDArray
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from safetensors.torch import save_model
+from torch import nn
+
+import gapcam
+import gapcam_export
+from gapcam.contract import HeadKind
+from gapcam_export.gradient_check import GradientCheck
+from gapcam_export.head import find_head
+
+# The layer whose output is pooled.
+NETWORKS = {
+    "torchvision:mobilenet_v3_small": "features",
+    "torchvision:mobilenet_v3_large": "features",
+    "timm:mobilenetv4_conv_small": "blocks",
+    "timm:ghostnet_100": "blocks",
+    "timm:hgnetv2_b0": "stages",
+    "networks:three_layers": "last",
+    "networks:per_channel_slopes": "last",
+}
+OUTPUTS = ("logits", "features", "topk_classes", "topk_weights", "topk_bias", "maps", "topk_maps")
+
+
+def build(source: str) -> nn.Module:
+    library, name = source.split(":")
+    if library == "networks":
+        return getattr(networks, name)()
+    made = timm.create_model(name) if library == "timm" else torchvision.models.get_model(name, weights=None)
+    return randomize(made)
+
+
+def run(path: Path, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"image": image}), strict=True))
+
+
+class RawGradCAM(GradCAM):
+    """Grad-CAM that keeps its map as it is before ReLU and scaling, and the weights that made it."""
+
+    def get_cam_weights(self, *arguments: Any) -> NDArray[Any]:
+        self.raw_weights = super().get_cam_weights(*arguments)
+        return self.raw_weights
+
+    def get_cam_image(self, *arguments: Any) -> NDArray[Any]:
+        self.raw_map = super().get_cam_image(*arguments)
+        return self.raw_map
+
+
+@pytest.mark.parametrize("source", NETWORKS)
+def test_maps_equal_grad_cams_before_its_relu(source: str, tmp_path: Path, cat: NDArray[np.uint8]) -> None:
+    model = build(source)
+    save_model(model, str(tmp_path / "weights.safetensors"))
+    report = gapcam_export.export(
+        source, tmp_path / "model.onnx", checkpoint=tmp_path / "weights.safetensors", emit=("maps", "topk"), topk=3
+    )
+    head, measured = report.contract.head, report.contract.verification
+    assert head.kind is HeadKind.NONLINEAR
+    assert not head.exact
+    assert any("is not exact" in note for note in report.notes)
+    assert measured.identity_error < 1e-5
+    assert measured.gradient_error is not None
+    assert measured.gradient_error < 1e-4
+    assert measured.gradient_tolerance == 1e-2
+
+    image = gapcam.preprocess(cat, report.contract.preprocessing)[None]
+    got = run(tmp_path / "model.onnx", image)
+    assert tuple(got) == OUTPUTS
+    positions = got["features"][0, 0].size
+    with RawGradCAM(model, [model.get_submodule(NETWORKS[source])]) as theirs:
+        for place, index in enumerate(got["topk_classes"][0]):
+            theirs(torch.from_numpy(image), [ClassifierOutputTarget(index)])
+            # The gradient of a mean of h*w values is 1/(h*w) of the mean's own.
+            expected = theirs.raw_map[0] * positions
+            assert np.ptp(expected) > 0
+            close = {"rtol": 0, "atol": 1e-4 * np.abs(expected).max()}
+            np.testing.assert_allclose(got["topk_maps"][0, place], expected, **close)
+            np.testing.assert_allclose(got["maps"][0, index], expected, **close)
+            rows = theirs.raw_weights[0] * positions
+            np.testing.assert_allclose(got["topk_weights"][0, place], rows, rtol=0, atol=1e-4 * np.abs(rows).max())
+
+
+def test_maps_of_classes_that_are_not_the_best_are_their_own_gradients(tmp_path: Path) -> None:
+    gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64), emit=("maps",), topk=1)
+    model, image = networks.three_layers(), np.random.default_rng(0).standard_normal((3, 3, 64, 64), dtype=np.float32)
+    got = run(tmp_path / "model.onnx", image)
+    assert "topk_maps" not in got
+    features = model.features(torch.from_numpy(image)).detach().requires_grad_()
+    for index in range(5):
+        (gradient,) = torch.autograd.grad(model.head(features.mean((2, 3)))[:, index].sum(), features)
+        expected = (gradient * gradient[0, 0].numel() * features).sum(1).detach().numpy()
+        np.testing.assert_allclose(got["maps"][:, index], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_rows_and_biases_are_always_there_and_touch_the_logits(tmp_path: Path) -> None:
+    report = gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 96))
+    assert [str(tensor) for tensor in report.outputs] == [
+        "logits [batch,5] float",
+        "features [batch,12,4,6] float",
+        "topk_classes [batch,5] int64",
+        "topk_weights [batch,5,12] float",
+        "topk_bias [batch,5] float",
+    ]
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+    got = run(tmp_path / "model.onnx", np.random.default_rng(0).standard_normal((3, 3, 64, 96), dtype=np.float32))
+    best = np.take_along_axis(got["logits"], got["topk_classes"], 1)
+    np.testing.assert_array_equal(best, -np.sort(-got["logits"], axis=1))
+    tangent = np.einsum("nkc,nc->nk", got["topk_weights"], got["features"].mean((2, 3))) + got["topk_bias"]
+    np.testing.assert_allclose(tangent, best, rtol=0, atol=1e-5 * np.abs(best).max())
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small"])
+def test_nothing_is_stored_twice(name: str, tmp_path: Path) -> None:
+    gapcam_export.export(f"torchvision:{name}", tmp_path / "model.onnx", size=(96, 96), emit=("maps", "topk"))
+    constants = onnx.load(tmp_path / "model.onnx").graph.initializer
+    own = sum(parameter.numel() for parameter in torchvision.models.get_model(name).parameters())
+    assert sum(int(np.prod(tensor.dims)) for tensor in constants) < own  # BatchNorm is folded
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.onnx")
+@pytest.mark.parametrize("opset", [10, 13, 20])
+def test_the_gradient_can_be_written_in_any_opset(opset: int, tmp_path: Path) -> None:
+    source, image = tmp_path / "source.onnx", np.random.default_rng(0).standard_normal((2, 3, 64, 64), dtype=np.float32)
+    names = {"input_names": ["image"], "output_names": ["logits"], "opset_version": opset}
+    model = networks.three_layers()
+    torch.onnx.export(
+        model, (torch.from_numpy(image),), source, dynamo=False, dynamic_axes={"image": {0: "n"}}, **names
+    )
+    report = gapcam_export.export(str(source), tmp_path / "model.onnx", emit=("maps", "topk"))
+    assert report.opset == opset
+    assert report.contract.head.kind is HeadKind.NONLINEAR
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+    got = run(tmp_path / "model.onnx", image)
+    for sample in range(2):
+        np.testing.assert_allclose(
+            got["topk_maps"][sample], got["maps"][sample][got["topk_classes"][sample]], atol=1e-5
+        )
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.onnx")
+def test_an_opset_without_the_operators_is_refused(tmp_path: Path) -> None:
+    names = {"input_names": ["image"], "output_names": ["logits"], "opset_version": 9}
+    torch.onnx.export(networks.three_layers(), (torch.zeros(1, 3, 64, 64),), tmp_path / "9.onnx", dynamo=False, **names)
+    with pytest.raises(gapcam.GapcamError, match="gradient needs operators of opset 10; the model has opset 9"):
+        gapcam_export.export(str(tmp_path / "9.onnx"), tmp_path / "model.onnx")
+
+
+def test_a_file_exported_before_is_exported_again(tmp_path: Path) -> None:
+    first = gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64), emit=("maps", "topk"))
+    again = gapcam_export.export(str(tmp_path / "model.onnx"), tmp_path / "again.onnx", emit=("maps", "topk"))
+    assert again.contract.head.kind is HeadKind.NONLINEAR
+    assert again.outputs == first.outputs
+    assert abs(again.size_bytes - first.size_bytes) < 300  # the names of where they come from differ
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda rows: 1.05 * rows, id="a scale"),
+        pytest.param(lambda rows: rows[::-1], id="another class's row"),
+        pytest.param(lambda rows: rows + 0.1 * np.abs(rows).max() * (np.arange(rows.shape[1]) == 3), id="a channel"),
+        pytest.param(lambda rows: np.full_like(rows, np.nan), id="NaN"),
+    ],
+)
+def test_rows_that_are_not_the_gradient_are_noticed(
+    spoil: Callable[[NDArray[Any]], NDArray[Any]], tmp_path: Path
+) -> None:
+    gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64))
+    model = onnx.load(tmp_path / "model.onnx")
+    image = np.random.default_rng(0).standard_normal((3, 3, 64, 64), dtype=np.float32)
+    head = find_head(model, "logits", image)
+    got = run(tmp_path / "model.onnx", image)
+    pooled = got["features"].mean((2, 3))[0]
+    right, wrong = GradientCheck(head.tail), GradientCheck(head.tail)
+    right.measure(pooled, got["topk_classes"][0], got["topk_weights"][0])
+    wrong.measure(pooled, got["topk_classes"][0], spoil(got["topk_weights"][0]))
+    assert right.error < 1e-5
+    assert not wrong.error <= 1e-2
