@@ -188,7 +188,7 @@ def _logits(graph: fx.Graph) -> tuple[fx.Node, str]:
         given = given[0]
     shape = shape_of(given) if isinstance(given, fx.Node) else None
     if not isinstance(given, fx.Node) or shape is None or len(shape) != 1:
-        got = f"[N,{','.join(map(str, shape))}]" if shape else f"a {type(given).__name__}"
+        got = f"[N,{','.join(map(str, shape))}]" if shape else f"a {_structure(given)}"
         raise SourceError(
             f"the network gives {got}; expected logits [N,K]. Wrap it in a module whose forward returns the logits "
             "alone."
@@ -196,6 +196,12 @@ def _logits(graph: fx.Graph) -> tuple[fx.Node, str]:
     if given.target in _LOGITS_TO_SCORES:
         return given.all_input_nodes[0], str(given.target).split(".")[1]
     return given, ""
+
+
+def _structure(given: Any) -> str:
+    if isinstance(given, fx.Node):
+        return "tensor that is not one row an image"
+    return f"{type(given).__name__} of {len(given)}" if isinstance(given, (tuple, list, dict)) else type(given).__name__
 
 
 def _spatial_tensors(nodes: Sequence[fx.Node], size: tuple[int, int]) -> list[_Spatial]:

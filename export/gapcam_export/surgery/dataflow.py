@@ -62,14 +62,15 @@ def necessary_nodes(source: fx.Node, target: fx.Node) -> list[fx.Node]:
 
 
 def needed_for(target: fx.Node, known: Collection[fx.Node]) -> list[fx.Node]:
-    """The nodes that compute `target`, itself included, in graph order, where `known` ones need not be computed."""
-    needed = {target}
+    """The nodes that compute `target` as its last reader sees it, in graph order; `known` ones need not be computed."""
+    changes = {node for node in target.graph.nodes if _changes_later(node, target)}
+    needed = {target, *changes}
     kept: list[fx.Node] = []
-    nodes = list(target.graph.nodes)
-    for node in reversed(nodes[: nodes.index(target) + 1]):
+    for node in reversed(target.graph.nodes):
         # What is changed through a view of it is read by its own name later.
-        changes = _changes_in_place(node) and _viewed(node) in needed and _viewed(node) not in known
-        if node not in known and (node in needed or changes):
+        if node < target and _changes_in_place(node) and _viewed(node) in needed and _viewed(node) not in known:
+            needed.add(node)
+        if node in needed and node not in known:
             kept.append(node)
             needed.update(node.all_input_nodes)
     return kept[::-1]
@@ -99,6 +100,12 @@ def _alias(node: fx.Node) -> Any:
 def _changes_in_place(node: fx.Node) -> bool:
     alias = _alias(node)
     return alias is not None and alias.is_write and isinstance(node.args[0], fx.Node)
+
+
+def _changes_later(node: fx.Node, target: fx.Node) -> bool:
+    """Whether a node changes `target` after it was made, and before its last reader."""
+    shares = target < node and _changes_in_place(node) and _viewed(node) is _viewed(target)
+    return shares and any(node < user for user in target.users)
 
 
 def _viewed(node: fx.Node) -> fx.Node:
