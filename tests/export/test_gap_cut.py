@@ -92,21 +92,22 @@ def tokens(skipped: int) -> Oracle:
 @pytest.mark.parametrize(
     ("build", "oracle"),
     [
-        (lambda: torchvision.models.alexnet(num_classes=9), hooked("features.11")),
-        (lambda: torchvision.models.resnet18(num_classes=9), hooked("layer4")),
-        (lambda: torchvision.models.mobilenet_v3_small(num_classes=9), hooked("features")),
-        (small_densenet, lambda network, image: torch.relu(network.features(image))),
-        (lambda: timm.create_model("convnext_atto", num_classes=9), hooked("stages")),
-        (lambda: torchvision.models.squeezenet1_1(num_classes=9), hooked("classifier.2")),
-        (small_swin, lambda network, image: hooked("norm")(network, image).permute(0, 3, 1, 2)),
-        (small_vit, tokens(1)),
-        (lambda: small_vit(reg_tokens=4), tokens(5)),
-        (lambda: small_vit(class_token=False, global_pool="avg", fc_norm=False), tokens(0)),
-        (WithView, lambda network, image: torch.relu(network.conv(image))),
-        (ChangedInPlace, lambda network, image: network.features(image)),
-        (ColumnsFirst, lambda network, image: network.features(image)),
+        pytest.param(lambda: torchvision.models.alexnet(num_classes=9), hooked("features.11"), id="alexnet"),
+        pytest.param(lambda: torchvision.models.resnet18(num_classes=9), hooked("layer4"), id="resnet"),
+        pytest.param(
+            lambda: torchvision.models.mobilenet_v3_small(num_classes=9), hooked("features"), id="mobilenetv3"
+        ),
+        pytest.param(small_densenet, lambda network, image: torch.relu(network.features(image)), id="densenet"),
+        pytest.param(lambda: timm.create_model("convnext_atto", num_classes=9), hooked("stages"), id="convnext"),
+        pytest.param(lambda: torchvision.models.squeezenet1_1(num_classes=9), hooked("classifier.2"), id="squeezenet"),
+        pytest.param(small_swin, lambda network, image: hooked("norm")(network, image).permute(0, 3, 1, 2), id="swin"),
+        pytest.param(small_vit, tokens(1), id="vit"),
+        pytest.param(lambda: small_vit(reg_tokens=4), tokens(5), id="registers"),
+        pytest.param(lambda: small_vit(class_token=False, global_pool="avg", fc_norm=False), tokens(0), id="vit-avg"),
+        pytest.param(WithView, lambda network, image: torch.relu(network.conv(image)), id="view"),
+        pytest.param(ChangedInPlace, lambda network, image: network.features(image), id="in-place"),
+        pytest.param(ColumnsFirst, lambda network, image: network.features(image), id="columns"),
     ],
-    ids="alexnet resnet mobilenetv3 densenet convnext squeezenet swin vit registers vit-avg view in-place columns".split(),
 )
 def test_the_backbone_gives_the_feature_maps_of_the_original(build: Callable[[], nn.Module], oracle: Oracle) -> None:
     torch.manual_seed(0)
