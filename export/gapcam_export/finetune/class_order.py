@@ -1,0 +1,41 @@
+"""Which logit belongs to which class folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gapcam.errors import UsageError
+
+
+def class_order(folders: Sequence[str], labels: Sequence[str], classes: int, notes: list[str]) -> tuple[str, ...]:
+    """The folders' names in the order of the logits.
+
+    Where the network has labels and the folders are called like them, each folder goes to its label; else they are
+    taken in sorted order, as torchvision's ImageFolder does.
+
+    Args:
+        folders: names, sorted.
+        labels: that the network has on record, or none.
+        classes: K, how many logits it gives.
+        notes: gets what the user should know.
+
+    Raises:
+        UsageError: there are more or fewer folders than logits.
+    """
+    if len(folders) != classes:
+        raise UsageError(
+            f"the data has {len(folders)} classes, the network {classes}. Give it as many with: gapcam gap SOURCE "
+            f"--classes {len(folders)}"
+        )
+    if set(folders) == set(labels):
+        return tuple(labels)
+    if labels:
+        notes.append(
+            f"the folders are not called like the network's labels ({labels[0]!r}, ...): they were taken in sorted "
+            "order and are its labels from now on"
+        )
+    else:
+        notes.append("the network has no labels: the class folders were taken in sorted order, as ImageFolder does")
+    if all(name.isdecimal() for name in folders) and sorted(folders, key=int) != list(folders):
+        notes.append(f"sorted as text: {folders[0]}, {folders[1]}, {folders[2]}, ...; zeros in front would change that")
+    return tuple(folders)

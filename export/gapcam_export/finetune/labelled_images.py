@@ -1,0 +1,181 @@
+"""Finds the images that a network is trained and validated on, and their classes, in folders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapcam.cli.console import progress_bar
+from gapcam.errors import DataError
+from gapcam.image_file import SUFFIXES, read_image
+
+_AT_ONCE = 256
+"""Images that are handed to the threads which check them."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and the index of its class in the logits."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """Images by class, as they lie in folders.
+
+    Attributes:
+        root: the folder that holds all of it.
+        train: class name to images, in the order of their paths.
+        val: likewise, of the same classes; a class may have none.
+        split: how the two came about, in words.
+    """
+
+    root: Path
+    train: dict[str, tuple[Path, ...]]
+    val: dict[str, tuple[Path, ...]]
+    split: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, sorted as torchvision's ImageFolder sorts them."""
+        return tuple(sorted(self.train))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every image's place and size in bytes: the same for a copy of the folder elsewhere."""
+        digest = hashlib.sha256()
+        for part, classes in (("train", self.train), ("val", self.val)):
+            for name in sorted(classes):
+                for path in classes[name]:
+                    place = os.fsencode(path.relative_to(self.root).as_posix())
+                    digest.update(b"%s %s %d\0" % (part.encode(), place, path.stat().st_size))
+        return digest.hexdigest()
+
+
+def find_class_folders(root: Path, *, val_fraction: float, seed: int) -> ClassFolders:
+    """The images in DIR/train/CLASS and DIR/val/CLASS, or in DIR/CLASS with a part of each class for validation.
+
+    The split depends on the seed and on each image's place alone: not on the order in which the disk lists them, and
+    little on what is added later.
+
+    Args:
+        root: DIR. Subfolders of a CLASS belong to it; what begins with a dot is left out.
+        val_fraction: of each class's images, in (0, 1); at least one image, and not all.
+        seed: of the split.
+
+    Raises:
+        DataError: there is no such folder, there are fewer than two classes, or a class without images.
+    """
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}; expected {root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg.")
+    parts = [(root / part).is_dir() for part in ("train", "val")]
+    if any(parts) and not all(parts):
+        have, lack = ("train", "val") if parts[0] else ("val", "train")
+        raise DataError(
+            f"{root} has a folder {have} and no {lack}; expected both, or one folder a class. Make {lack}, or let a "
+            f"part of the images be taken for validation with --data {root / have}."
+        )
+    if all(parts):
+        train, val = _classes_in(root / "train"), _classes_in(root / "val", may_be_empty=True)
+        unknown = sorted(val.keys() - train.keys())
+        if unknown:
+            raise DataError(f"{root / 'val'} has classes that {root / 'train'} has not: {_listed(unknown)}.")
+        val = {name: val.get(name, ()) for name in train}
+        if not any(val.values()):
+            raise DataError(f"{root / 'val'} has no images; expected some to validate on.")
+        return ClassFolders(root, train, val, "train/ and val/ as they are")
+    train, val = {}, {}
+    for name, images in _classes_in(root).items():
+        if len(images) == 1:
+            raise DataError(f"class {name!r} has one image ({images[0]}); a split needs two or more.")
+        taken = set(_drawn(images, root, val_fraction, seed))
+        train[name] = tuple(image for image in images if image not in taken)
+        val[name] = tuple(image for image in images if image in taken)
+    return ClassFolders(root, train, val, f"{val_fraction:.0%} of each class for validation, seed {seed}")
+
+
+def labelled(
+    classes: dict[str, tuple[Path, ...]], order: Sequence[str], without: Collection[Path] = ()
+) -> tuple[LabelledImage, ...]:
+    """Images with the indices of their classes.
+
+    Args:
+        classes: class name to images.
+        order: the classes' names in the order of the logits.
+        without: images to leave out.
+    """
+    left_out = set(without)
+    return tuple(
+        LabelledImage(path, label) for label, name in enumerate(order) for path in classes[name] if path not in left_out
+    )
+
+
+def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
+    """The images that cannot be read, and why; every one is decoded, with a bar on a terminal."""
+    problems: dict[Path, str] = {}
+    with progress_bar() as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        task = progress.add_task("checking images", total=len(paths))
+        for begin in range(0, len(paths), _AT_ONCE):
+            some = paths[begin : begin + _AT_ONCE]
+            answers = zip(some, threads.map(_problem, some), strict=True)
+            problems |= {path: problem for path, problem in answers if problem}
+            progress.advance(task, len(some))
+    return problems
+
+
+def _problem(path: Path) -> str:
+    try:
+        read_image(path)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _classes_in(folder: Path, *, may_be_empty: bool = False) -> dict[str, tuple[Path, ...]]:
+    try:
+        folders = sorted(part for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
+        classes = {part.name: tuple(_images_in(part)) for part in folders}
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    if len(classes) < 2:
+        raise DataError(
+            f"{folder} has {len(classes)} folders; expected two or more, one a class, with its images in it."
+        )
+    empty = [name for name, images in classes.items() if not images]
+    if empty and not may_be_empty:
+        raise DataError(
+            f"{len(empty)} of the {len(classes)} class folders in {folder} have no images: {_listed(empty)}. Put "
+            f"images ({' '.join(SUFFIXES)}) into them, or remove them."
+        )
+    return classes
+
+
+def _images_in(folder: Path) -> Iterable[Path]:
+    found = []
+    for where, folders, names in os.walk(folder, onerror=_raise, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _drawn(images: Sequence[Path], root: Path, fraction: float, seed: int) -> list[Path]:
+    """Images that look drawn by chance: the first when sorted by a hash of the seed and their place."""
+
+    def key(image: Path) -> bytes:
+        return hashlib.sha256(b"%d %s" % (seed, os.fsencode(image.relative_to(root).as_posix()))).digest()
+
+    count = min(max(1, round(fraction * len(images))), len(images) - 1)
+    return sorted(images, key=key)[:count]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

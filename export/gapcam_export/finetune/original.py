@@ -1,0 +1,92 @@
+"""The network before its surgery, to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from gapcam.contract import Preprocessing
+from gapcam.errors import UsageError
+from gapcam_export.errors import SourceError
+from gapcam_export.finetune.network import move_constants
+from gapcam_export.program import load_program
+from gapcam_export.sources import OnnxSource, load_source
+
+
+@dataclass(frozen=True)
+class Original:
+    """What the user names as the original network.
+
+    Attributes:
+        source: SOURCE, as `gapcam export` takes it, of a network in PyTorch; or an exported program.
+        checkpoint: weights to load, or None.
+        pretrained: let the model library load its own.
+    """
+
+    source: str
+    checkpoint: Path | None = None
+    pretrained: bool = False
+
+    def __str__(self) -> str:
+        weights = f" ({self.checkpoint.name})" if self.checkpoint else " (pretrained)" if self.pretrained else ""
+        return f"{self.source}{weights}"
+
+
+def load_original(
+    original: Original, classes: Sequence[str], preprocessing: Preprocessing, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], Preprocessing]:
+    """Build the original network.
+
+    Args:
+        original: what it is.
+        classes: in the order of the logits to compare with.
+        preprocessing: for a network that says nothing of its own.
+        device: to run it on.
+
+    Returns:
+        What gives [N,K] logits, in that order of classes, for [N,3,H,W]; and its preprocessing.
+
+    Raises:
+        UsageError: it has other classes, or is no network in PyTorch.
+        SourceError: it cannot be found, built or run.
+    """
+    labels: tuple[str, ...] = ()
+    own: Preprocessing | None
+    model: nn.Module
+    if original.source.endswith(".pt2"):
+        program = load_program(Path(original.source))
+        move_constants(program.model, device)
+        labels = program.record.labels if program.record else ()
+        own = program.record.preprocessing if program.record else None
+        own = msgspec.structs.replace(own or preprocessing, size=program.size)
+        model = program.model
+    else:
+        loaded = load_source(original.source, checkpoint=original.checkpoint, pretrained=original.pretrained)
+        if isinstance(loaded, OnnxSource):
+            raise UsageError(f"--original is {original.source}; expected a network in PyTorch, or a .pt2 file.")
+        own, model = loaded.preprocessing, loaded.model
+    own = msgspec.structs.replace(own or preprocessing, embedded=False)
+    model = model.to(device)
+    with torch.inference_mode():
+        try:
+            logits = model(torch.zeros(2, 3, *own.size, device=device))
+        except Exception as error:  # somebody else's network raises what it likes
+            raise SourceError(
+                f"--original {original} does not run on [2,3,{own.size[0]},{own.size[1]}]: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != len(classes):
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(
+            f"--original {original} gives {got} for two images, the network [2,{len(classes)}]; expected the network "
+            "before its surgery, trained on the same classes. Leave it out if there is none."
+        )
+    if labels and set(labels) == set(classes):
+        order = torch.tensor([labels.index(name) for name in classes], device=device)
+        return lambda images: model(images)[:, order], own
+    return model, own
