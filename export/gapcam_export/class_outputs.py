@@ -24,7 +24,7 @@ _FOLLOWS_FROM_FIRST = frozenset(
     }
 )  # fmt: skip
 # After one of these there is no score for each class in a tensor any more, or in another order.
-_CHOICES = frozenset({"ArgMax", "TopK", "ZipMap", "Normalizer"})
+_CHOICES = frozenset({"ArgMax", "TopK", "ZipMap", "Normalizer", "LinearClassifier"})
 # They take the constants with these numbers: (constants, numbers).
 _LOOKUPS = frozenset({"ArrayFeatureExtractor", "Gather"})
 
@@ -93,7 +93,10 @@ def _way_back(graph: onnx.GraphProto, output: str) -> Iterator[tuple[onnx.NodePr
     while name in producers:
         node = producers[name]
         is_lookup = node.op_type in _LOOKUPS and node.input[0] in constants
-        if not is_lookup and node.op_type not in _FOLLOWS_FROM_FIRST:
+        if node.op_type == "LinearClassifier" and node.output[0] == name:
+            name = str(node.output[1])  # the scores that the label is chosen from
+        elif is_lookup or node.op_type in _FOLLOWS_FROM_FIRST:
+            name = str(node.input[1 if is_lookup else 0])
+        else:
             return
-        name = str(node.input[1 if is_lookup else 0])
         yield node, name

@@ -12,7 +12,7 @@ from gapcam.errors import UsageError
 from gapcam_export.class_outputs import find_scores, labels_in
 from gapcam_export.errors import SourceError
 from gapcam_export.float32 import half_type, to_float32
-from gapcam_export.graph import fix_dimension, graph_inputs, rename_tensor
+from gapcam_export.graph import fix_dimension, graph_inputs, necessary_tensors, rename_tensor, sort_nodes
 from gapcam_export.head import find_logits
 from gapcam_export.image_input import ImageInput, find_image_input, scales_pixels, to_contract_layout
 from gapcam_export.linear_classifier import expand_linear_classifiers
@@ -141,11 +141,12 @@ def classifier_from_onnx(
     if contract is not None:
         untap(model)
         notes.append(f"{contract.producer} exported {name} before; its preprocessing and labels were kept")
+    sort_nodes(model.graph)
     image = find_image_input(model, name, notes)
-    if LOGITS in [value.name for value in model.graph.output] and contract is not None:
-        scores = LOGITS
-    else:
-        scores = find_scores(model.graph, image.name, name)
+    is_own = contract is not None and LOGITS in [value.name for value in model.graph.output]
+    scores = LOGITS if is_own else find_scores(model.graph, image.name, name)
+    if not necessary_tensors(model.graph, image.name, scores):
+        raise SourceError(f"no path leads from the input {image.name!r} of {name} to {scores!r}. Export it again.")
     half = half_type(model)
     reference = OnnxReference(model, image, find_logits(model.graph, scores), half=half, source=name)
     if half:
@@ -164,7 +165,7 @@ def classifier_from_onnx(
     axes = (1, 2) if image.is_uint8 else (2, 3)
     size = _fix_size(model, fed, axes, size, name, notes)
     _fix_batch(model, fed, name, static_batch=static_batch)
-    if contract is None:
+    if not is_own:
         scores = find_scores(model.graph, IMAGE, name)  # by the names that it has now
     preprocessing = contract.preprocessing if contract else _assumed_onnx_preprocessing(model.graph, image, size, notes)
     return Classifier(

@@ -77,7 +77,7 @@ def _file_inside(path: Path, location: str, tensor: str) -> Path:
     except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
         raise SourceError(f"{kept}, which cannot be found: {error}.") from error
     if not found.is_relative_to(folder):
-        how = "a link there leads out of it" if ".." not in Path(location).parts else "which is outside of it"
+        how = "a link there leads out of it" if ".." not in Path(location).parts else "that is outside of it"
         raise SourceError(f"{kept}; only files in the model's folder are read, and {how}. {mend}")
     if not is_file:
         raise SourceError(f"{kept}, and there is no such file beside it. Copy it there, too.")

@@ -55,6 +55,33 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                     yield from (sparse.values, sparse.indices)
 
 
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Bring the nodes to topological order, in place; those that stand in it stay where they are.
+
+    ONNX demands that order, and ONNX Runtime does not: some tools (its own converter to float16) add nodes at the end.
+    """
+    made_here = {name for node in graph.node for name in node.output}
+    done: set[str] = set()
+    sorted_nodes: list[onnx.NodeProto] = []
+    waiting = list(graph.node)
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(name in done or name not in made_here for name in tensors_read(node)):
+                sorted_nodes.append(node)
+                done.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):  # a circle: ONNX Runtime says so
+            sorted_nodes += later
+            break
+        waiting = later
+    if any(one is not other for one, other in zip(sorted_nodes, graph.node, strict=True)):
+        in_order = onnx.GraphProto(node=sorted_nodes)
+        del graph.node[:]
+        graph.node.extend(in_order.node)
+
+
 def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """The inputs that must be fed: initializers are listed among `graph.input` too in files of IR version 3."""
     constants = {tensor.name for tensor in graph.initializer}

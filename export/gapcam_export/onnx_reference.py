@@ -9,12 +9,14 @@ import onnx
 from gapcam.contract import LOGITS
 from gapcam.errors import ModelError
 from gapcam_export.class_outputs import FLOATS
+from gapcam_export.errors import SourceError
 from gapcam_export.image_input import ImageInput
 from gapcam_export.section import Array, onnx_session, run_session
 from gapcam_export.verify import ONNX_TOLERANCE
 
-# What float16 itself loses on the way through a deep network, of the largest logit; a wrong weight loses all.
-HALF_TOLERANCE = 2e-2
+# Of the largest logit. Rounding to float16 lost at most 5e-4 in ResNet, DenseNet, EfficientNet and Swin with random
+# weights; networks with larger values lose more, a wrong weight loses all.
+HALF_TOLERANCE = 1e-2
 
 
 class OnnxReference:
@@ -29,6 +31,7 @@ class OnnxReference:
         source: how messages call the model.
 
     Raises:
+        SourceError: there is nothing in it to compare with.
         ModelError: ONNX Runtime does not run the model.
     """
 
@@ -39,7 +42,13 @@ class OnnxReference:
         self._image = image
         outputs = [value.name for value in model.graph.output]
         is_float = [value.type.tensor_type.elem_type in FLOATS for value in model.graph.output]
-        self._positions = [] if half else [position for position, floats in enumerate(is_float) if floats]
+        by_name = {name: node.op_type for node in model.graph.node for name in node.output}
+        has_logits = by_name.get(logits) != "LinearClassifier"  # that has its Softmax inside
+        self._positions = [position for position, floats in enumerate(is_float) if floats]
+        if half and has_logits:
+            self._positions = []
+        elif not self._positions and not has_logits:
+            raise SourceError(f"{source} gives labels alone; expected scores among its outputs. Export it with them.")
         self._read = [outputs[position] for position in self._positions] or [logits]
         exposed = onnx.ModelProto()
         exposed.CopyFrom(model)
@@ -52,7 +61,7 @@ class OnnxReference:
                 raise
             raise ModelError(
                 f"{source} computes in bfloat16, and this ONNX Runtime does not on a CPU, so nothing can be verified. "
-                f"Export it in float32 or float16. ({error})"
+                "Export it in float32 or float16."
             ) from error
         self._names: Sequence[str] = [LOGITS]
 

@@ -1,0 +1,125 @@
+"""Weights that an ONNX model keeps in other files: read from the model's own folder, and from nowhere else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx_files import CLASSES, Variant, oracle, write
+
+import gapcam
+import gapcam_export
+from gapcam.cli.main import main
+from gapcam.errors import ExitCode
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model in a folder of its own, with all its weights in weights.bin beside it."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    whole = onnx.load(write(tmp_path / "whole.onnx", Variant()))
+    onnx.save(whole, folder / "a.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return folder / "a.onnx"
+
+
+def point_to(model: Path, key: str, value: str) -> None:
+    """Change where the first weights say that they are."""
+    changed = onnx.load(model, load_external_data=False)
+    tensor = next(tensor for tensor in changed.graph.initializer if tensor.data_location == TensorProto.EXTERNAL)
+    (entry,) = [entry for entry in tensor.external_data if entry.key == key]
+    entry.value = value
+    model.write_bytes(changed.SerializeToString())
+
+
+def refused(model: Path) -> str:
+    """The one line that the command prints; nothing may have been written."""
+    output = model.parent / "out.onnx"
+    done = CliRunner().invoke(main, ["export", str(model), "-o", str(output)])
+    assert done.exit_code == ExitCode.MODEL, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+    lines = [line for line in done.stderr.splitlines() if not line.endswith("...")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_weights_beside_the_model_and_in_folders_below_it_are_read(model: Path, cat: NDArray[np.uint8]) -> None:
+    (model.parent / "below").mkdir()
+    os.link(model.parent / "weights.bin", model.parent / "below" / "weights.bin")
+    (model.parent / "link.bin").symlink_to("weights.bin")
+    for location in ("weights.bin", "./weights.bin", "below/weights.bin", "below/../weights.bin", "link.bin"):
+        point_to(model, "location", location)
+        report = gapcam_export.export(str(model), model.parent / "b.onnx")
+        assert not [t for t in onnx.load(model.parent / "b.onnx").graph.initializer if t.external_data]
+        with gapcam.load(model.parent / "b.onnx") as session:
+            got = session(cat).maps(range(CLASSES))
+        wanted = oracle(cat, report.contract.preprocessing, Variant())
+        np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max())
+
+
+def test_a_link_to_the_model_finds_the_weights_beside_the_link(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    model.rename(tmp_path / "elsewhere" / "blob")
+    model.symlink_to(tmp_path / "elsewhere" / "blob")
+    gapcam_export.export(str(model), model.parent / "b.onnx")
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("../weights.bin", "only files in the model's folder are read, and that is outside of it"),
+        ("below/../../weights.bin", "that is outside of it"),
+        ("{outside}/weights.bin", "expected a path relative to the model"),
+        ("C:\\weights.bin", "expected a path relative to the model"),
+        ("link.bin", "a link there leads out of it"),
+        ("linked/weights.bin", "a link there leads out of it"),
+        ("circle", "cannot be found"),
+        ("nothing.bin", "and there is no such file beside it"),
+        ("below", "and there is no such file beside it"),
+        ("pipe", "and there is no such file beside it"),
+        ("x" * 300, "cannot be found"),
+        ("", "expected a path relative to the model"),
+    ],
+)
+def test_what_leads_out_of_the_models_folder_or_nowhere_is_refused(model: Path, location: str, said: str) -> None:
+    outside = model.parent.parent / "outside"
+    outside.mkdir()
+    for copy in (outside, model.parent.parent):
+        (copy / "weights.bin").write_bytes((model.parent / "weights.bin").read_bytes())
+    (model.parent / "below").mkdir()
+    (model.parent / "link.bin").symlink_to(outside / "weights.bin")
+    (model.parent / "linked").symlink_to(outside)
+    (model.parent / "circle").symlink_to("circle")
+    os.mkfifo(model.parent / "pipe")
+    point_to(model, "location", location.format(outside=outside))
+    line = refused(model)
+    assert said in line
+    assert "keeps the weights" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("offset", "100000000", "bytes at 100000000 in 'weights.bin', which has"),
+        ("offset", "-4", "bytes at -4 in 'weights.bin'"),
+        ("offset", "here", "something that is no number"),
+        ("length", "8", "bytes and has 8 in 'weights.bin'"),
+        ("length", "99999999999999", "bytes and has 99999999999999 in"),
+    ],
+)
+def test_weights_that_are_not_where_they_should_be_are_refused(model: Path, key: str, value: str, said: str) -> None:
+    point_to(model, key, value)
+    assert said in refused(model)
+
+
+def test_a_file_that_was_cut_off_is_refused(model: Path) -> None:
+    weights = model.parent / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert "are damaged" in refused(model)
