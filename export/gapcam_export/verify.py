@@ -71,20 +71,6 @@ class TorchReference:
         return {self._output: self._forward(image[None].astype(np.float32, copy=False))[0]}
 
 
-class OnnxReference:
-    """An ONNX model with input `image` as it was before it was tapped, with all outputs that it had."""
-
-    name, tolerance = "onnxruntime", ONNX_TOLERANCE
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._outputs = [value.name for value in model.graph.output]
-        self._session = onnx_session(model)
-
-    def __call__(self, image: Array) -> dict[str, Array]:
-        """See `Reference`."""
-        return _run(self._session, self._outputs, image)
-
-
 def verify(
     model: onnx.ModelProto,
     exported: Preprocessing,

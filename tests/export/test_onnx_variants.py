@@ -16,6 +16,7 @@ from onnx_files import CLASSES, NAMES, SIZE, Variant, newest_opset, oracle, writ
 
 import gapcam
 import gapcam_export
+from gapcam.contract import Preprocessing
 from gapcam.errors import ModelError
 
 NEWEST = newest_opset()
@@ -86,6 +87,21 @@ def test_a_network_of_pixels_takes_another_color_and_resize_and_no_mean(tmp_path
     assert (report.contract.preprocessing.color, report.contract.preprocessing.resize) == ("bgr", "letterbox")
     with pytest.raises(gapcam.UsageError, match="mean cannot be changed there"):
         exported(tmp_path, variant, mean=(0.5, 0.5, 0.5))
+
+
+def test_what_the_page_says_of_keras_gives_its_numbers(cat: NDArray[np.uint8]) -> None:
+    """The modes "tf" and "caffe" of keras.applications' preprocess_input, whose constants these are."""
+    frame = np.ascontiguousarray(cat[:40, :60])  # BGR
+    pixel = (0.00392157, 0.00392157, 0.00392157)
+    half = (0.5, 0.5, 0.5)
+    for preprocessing, wanted in (
+        (Preprocessing(size=(40, 60), mean=half, std=half), frame[:, :, ::-1] / 127.5 - 1),
+        (
+            Preprocessing(size=(40, 60), color="bgr", mean=(0.407604, 0.457957, 0.48502), std=pixel),
+            frame - np.array([103.939, 116.779, 123.68]),
+        ),
+    ):
+        np.testing.assert_allclose(gapcam.preprocess(frame, preprocessing), wanted.transpose(2, 0, 1), atol=5e-4)
 
 
 def test_any_size_without_size_is_assumed_and_said(tmp_path: Path, cat: NDArray[np.uint8]) -> None:
