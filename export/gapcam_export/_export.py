@@ -13,18 +13,18 @@ import onnx
 
 import gapcam
 from gapcam.atomic_file import check_writable, write_atomically
-from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Preprocessing, Resize
+from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Preprocessing, Resize, Scores
 from gapcam.errors import UsageError
 from gapcam_export.classifier import classifier_from_onnx, classifier_from_torch
 from gapcam_export.graph import graph_inputs
-from gapcam_export.head import find_head
+from gapcam_export.head import FoundHead, feeds_sigmoid, find_head
 from gapcam_export.labels import labels_for
 from gapcam_export.nonlinear import Chain
 from gapcam_export.photographs import default_photographs, photographs_in
 from gapcam_export.position import check_positions
 from gapcam_export.report import Report, summarize
 from gapcam_export.section import Array
-from gapcam_export.sources import TorchSource, load_source
+from gapcam_export.sources import OnnxSource, TorchSource, load_source
 from gapcam_export.tap import claim_logits, embed_preprocessing, opset_of, tap, write_contract
 from gapcam_export.verify import check, verify
 
@@ -43,6 +43,7 @@ def export(
     std: tuple[float, float, float] | None = None,
     resize: Resize | None = None,
     color: Color | None = None,
+    scores: Scores | None = None,
     embed: bool = False,
     emit: Sequence[str] = ("features",),
     topk: int = 5,
@@ -65,6 +66,8 @@ def export(
         std: likewise.
         resize: "squash", "crop" or "letterbox"; by default what the model library says.
         color: channel order that the network wants.
+        scores: what the runtime makes of the logits: "softmax", where the classes exclude each other, or "sigmoid". By
+            default "sigmoid" where the source ends in a Sigmoid or has one class, else "softmax".
         embed: put the preprocessing (but not the resize) into the graph, whose input is then [N,H,W,3] uint8.
         emit: any of "features" (always there), "maps" (every class's) and "topk" (the best classes' maps).
         topk: how many classes "topk" gives.
@@ -126,6 +129,8 @@ def export(
             "the head is not affine: a map shows what the head's gradient at its image weights (Grad-CAM without its "
             "ReLU), and is not exact"
         )
+    if scores is None:
+        scores = _own_scores(original.graph, head, loaded)
     names = labels_for(head.classes, None if labels is None else Path(labels), classifier.labels)
 
     step("adding the outputs")
@@ -148,7 +153,7 @@ def export(
     contract = Contract(
         contract=CONTRACT_VERSION,
         producer=f"gapcam {gapcam.__version__}",
-        head=Head(kind=head.kind, layout=head.layout, tapped=head.features, exact=head.is_exact),
+        head=Head(kind=head.kind, layout=head.layout, tapped=head.features, exact=head.is_exact, scores=scores),
         preprocessing=exported,
         labels=names,
         source=classifier.source,
@@ -173,6 +178,13 @@ def export(
 
 def _silent(step: str) -> None:
     del step
+
+
+def _own_scores(graph: onnx.GraphProto, head: FoundHead, loaded: TorchSource | OnnxSource) -> Scores:
+    """What makes scores of the logits where nobody has said it."""
+    if isinstance(loaded, OnnxSource) and loaded.contract is not None:
+        return loaded.contract.head.scores
+    return "sigmoid" if head.classes == 1 or feeds_sigmoid(graph, head.logits) else "softmax"
 
 
 def _check_arguments(

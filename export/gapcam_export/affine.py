@@ -18,7 +18,7 @@ PROBE_SCALE = 1024.0
 # float32 sums of a few thousand products, in another order.
 TOLERANCE = 1e-4
 _FLOAT32_STEP = float(np.finfo(np.float32).eps)
-# Unit vectors that are probed together: bounds the memory that the answers of a large head take.
+# Rows or columns of W that are looked at together: bounds the memory that a large head takes.
 _COLUMNS = 64
 
 
@@ -106,7 +106,8 @@ def _constant(probed: Floats, constants: Mapping[str, NDArray[Any]]) -> tuple[st
         if constant.ndim == 2 and constant.T.shape == probed.shape:
             candidates.append(constant.T)
         for candidate in candidates:
-            # Row by row, since a head of many classes is large.
-            if all(np.allclose(a, b, rtol=1e-5, atol=tolerance) for a, b in zip(candidate, probed, strict=True)):
+            # A part at a time, since a head of many classes is large.
+            parts = (slice(begin, begin + _COLUMNS) for begin in range(0, len(probed), _COLUMNS))
+            if all(np.allclose(candidate[part], probed[part], rtol=1e-5, atol=tolerance) for part in parts):
                 return name, np.ascontiguousarray(candidate, np.float32)
     return "", None

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
-from gapcam.contract import Color, Resize
+from gapcam.contract import Color, Head, HeadKind, Resize, Scores
 
 if TYPE_CHECKING:
     from gapcam_export.report import Report
@@ -41,6 +41,7 @@ def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @click.option("--std", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
 @click.option("--resize", type=click.Choice(get_args(Resize)), help="How a frame becomes the network's input.")
 @click.option("--color", type=click.Choice(get_args(Color)), help="Channel order that the network wants.")
+@click.option("--scores", type=click.Choice(get_args(Scores)), help="What makes scores of the logits.")
 @click.option("--embed-preprocessing", is_flag=True, help="Take uint8 [N,H,W,3]: mean and std go into the graph.")
 @click.option(
     "--emit",
@@ -97,7 +98,7 @@ def _print(made: Report) -> None:
     weights = f" ({contract.source.checkpoint})" if contract.source.checkpoint else ""
     about = {
         "source": f"{contract.source.spec}{weights}",
-        "head": f"{contract.head.kind.value}, exact; features are {contract.head.tapped!r}, {contract.head.layout}",
+        "head": f"{_head(contract.head)}; features are {contract.head.tapped!r}, {contract.head.layout}",
         "input": "\n".join(map(str, made.inputs)),
         "outputs": "\n".join(map(str, made.outputs)),
         "preprocessing": ", ".join(f"{key} {value}" for key, value in _preprocessing(made).items()),
@@ -112,8 +113,16 @@ def _print(made: Report) -> None:
     for heading in ("check", "measured", "at most"):
         proof.add_column(heading, justify="left" if heading == "check" else "right")
     against = f"outputs against {measured.reference}"
+    which = "all classes" if contract.head.exact else "the best classes"
+    checks: list[tuple[str, float, float | None]] = [
+        (f"logit = mean(map) + bias, {which} (relative)", measured.identity_error, measured.identity_tolerance)
+    ]
+    if measured.gradient_error is not None:
+        checks.append(
+            ("rows against the logits' changes (relative)", measured.gradient_error, measured.gradient_tolerance)
+        )
     for check, error, limit in (
-        ("logit = mean(map) + bias, all classes (relative)", measured.identity_error, measured.identity_tolerance),
+        *checks,
         (f"{against} (relative)", measured.source_error, measured.source_tolerance),
         (f"{against} (max abs)", measured.source_max_abs, None),
     ):
@@ -124,6 +133,11 @@ def _print(made: Report) -> None:
     for note in made.notes:
         say(f"note: {note}")
     say(f"{made.path} was written in {made.seconds:.1f} s. Next: gapcam run {made.path} photo.jpg -o out/")
+
+
+def _head(head: Head) -> str:
+    exact = "exact per image" if head.kind is HeadKind.LAYERNORM else "exact" if head.exact else "not exact"
+    return f"{head.kind.value}, {exact}, scores by {head.scores}"
 
 
 def _preprocessing(made: Report) -> dict[str, object]:

@@ -38,7 +38,8 @@ _TENSORS_OBSERVED = 32
 # float32 sums of a few thousand products, in another order.
 _TOLERANCE = 1e-4
 
-_AFTER_SOFTMAX = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"})
+_SCORES = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+_RESHAPES = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"})
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,29 @@ class FoundHead:
 
 
 def find_logits(graph: onnx.GraphProto, output: str) -> str:
-    """The tensor before the Softmax (or several) that ends a graph, or the output itself where there is none."""
+    """The tensor before the Softmax or Sigmoid (or several) that ends a graph, or the output itself if none does."""
     producers = {name: node for node in graph.node for name in node.output}
     found = name = output
     while name in producers:
         node = producers[name]
-        if node.op_type in ("Softmax", "LogSoftmax"):
+        if node.op_type in _SCORES:
             found = str(node.input[0])
-        elif node.op_type not in _AFTER_SOFTMAX:
+        elif node.op_type not in _RESHAPES:
             break
         name = str(node.input[0])
     return found
+
+
+def feeds_sigmoid(graph: onnx.GraphProto, logits: str) -> bool:
+    """Whether a Sigmoid makes scores of the logits: classes that do not exclude each other."""
+    found = {logits}
+    for node in graph.node:
+        if found.intersection(node.input):
+            if node.op_type == "Sigmoid":
+                return True
+            if node.op_type in _RESHAPES:
+                found.update(node.output)
+    return False
 
 
 def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
@@ -97,7 +110,7 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
 
     Args:
         model: ONNX model with one input to feed.
-        output: the output that holds the logits, or their Softmax.
+        output: the output that holds the logits, or their Softmax or Sigmoid.
         image: an input [N,...] to run the network on. Where the batch is symbolic, N should be odd and above 1, so that
             nothing of the network's own looks like a batch.
 

@@ -79,7 +79,7 @@ def _holds(function: Function, normed: Normed, vectors: Sequence[Floats]) -> boo
     for seen in (*vectors, vectors[-1] + 1):
         for scale in (1e-6, 1e-3, 1.0, 1e3):
             probe = scale * seen
-            expected = normed.scale(probe) * (probe @ normed.weights.T)
+            expected = normed.scale(probe).astype(np.float32) * (probe.astype(np.float32) @ normed.weights.T)
             if not changes_agree(expected, function(probe) - normed.bias, normed.bias):
                 return False
     return True

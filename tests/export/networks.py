@@ -190,6 +190,19 @@ class WithSigmoid(GapNetwork):
         return super().forward(image).sigmoid()
 
 
+class OneClass(GapNetwork):
+    """Is it there, or not?"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 1)
+
+
+class OneClassSigmoid(OneClass):
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image).sigmoid()
+
+
 class DependsOnData(GapNetwork):
     """What torch.export cannot trace."""
 
@@ -282,6 +295,14 @@ def cosine_head() -> nn.Module:
 
 def with_sigmoid() -> nn.Module:
     return seeded(WithSigmoid)
+
+
+def one_class() -> nn.Module:
+    return seeded(OneClass)
+
+
+def one_class_sigmoid() -> nn.Module:
+    return seeded(OneClassSigmoid)
 
 
 def depends_on_data() -> nn.Module:
