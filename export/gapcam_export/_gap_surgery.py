@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapcam.atomic_file import check_writable
-from gapcam.errors import UsageError
+from gapcam.errors import DataError, UsageError
 from gapcam_export.errors import SourceError
+from gapcam_export.photographs import photograph_paths
 from gapcam_export.sources import TorchSource, load_source
 from gapcam_export.surgery.options import checked_options
 from gapcam_export.surgery.report import SurgeryReport
@@ -82,17 +83,18 @@ def gap_surgery(
         size=size,
         classes=classes,
         labels=labels,
-        calibrate=calibrate,
+        calibrate=calibrate is not None,
         views=views,
     )
     path = None if output is None else Path(output)
     if path is not None:
         _check_output(path)
+    photographs = None if calibrate is None else _photographs(Path(calibrate))
     loaded = _load(source, checkpoint, step, pretrained=pretrained)
     # Here and not above: importing gapcam_export must not need torch.
     from gapcam_export.surgery.steps import operate
 
-    return operate(loaded, path, options, step)
+    return operate(loaded, path, options, photographs, step)
 
 
 def _silent(step: str) -> None:
@@ -106,6 +108,16 @@ def _check_output(path: Path) -> None:
             f"the output is {path}; expected a name that ends in .pt2, PyTorch's format of exported programs. "
             f"Then gapcam export {path.with_suffix('.pt2')} -o model.onnx makes ONNX of it."
         )
+
+
+def _photographs(folder: Path) -> list[Path]:
+    paths = photograph_paths(folder, "--calibrate")
+    if len(paths) < 2:
+        raise DataError(
+            f"--calibrate {folder}: the folder holds one image; expected two or more, better hundreds: some are held "
+            "out of the fit, to measure on."
+        )
+    return paths
 
 
 def _load(

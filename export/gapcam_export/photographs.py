@@ -37,9 +37,22 @@ def photographs_in(folder: Path) -> list[NDArray[np.uint8]]:
     Raises:
         DataError: it is no folder, has no images, or one of them cannot be read.
     """
+    return [gapcam.read_image(path) for path in photograph_paths(folder, "--verify")[:MOST_IMAGES]]
+
+
+def photograph_paths(folder: Path, option: str) -> list[Path]:
+    """The images in a folder and its subfolders, by name.
+
+    Args:
+        folder: where to look.
+        option: how messages call what named it.
+
+    Raises:
+        DataError: it is no folder, or has no images.
+    """
     if not folder.is_dir():
-        raise DataError(f"--verify {folder}: there is no such folder.")
+        raise DataError(f"{option} {folder}: there is no such folder.")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"--verify {folder}: the folder holds no image ({' '.join(SUFFIXES)}).")
-    return [gapcam.read_image(path) for path in paths[:MOST_IMAGES]]
+        raise DataError(f"{option} {folder}: the folder holds no image ({' '.join(SUFFIXES)}).")
+    return paths

@@ -1,13 +1,17 @@
 """Networks in files that need no class of the user's: PyTorch's exported programs (.pt2), with gapcam's record inside.
 
-`torch.export.load` by itself trusts a file: weights may be pickles, operators any function of torch, shapes expressions
-that are evaluated. A file that holds any of these is refused here before anything of it is loaded.
+`torch.export.load` by itself trusts a file: weights and constants may be pickles, operators any function of torch,
+sizes expressions that are evaluated, and names of tensors end in Python code that is run. A file that holds any of
+these is refused here before anything of it is loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import keyword
+import logging
 import re
 import warnings
 import zipfile
@@ -43,6 +47,17 @@ _EXPRESSION_NAMES = re.compile(
 )
 _EXPRESSION_TOKENS = re.compile(r"\s+|'[su]\d+'|\d+(\.\d+)?|[A-Za-z_]\w*|[-+*/()=,<>&|~]")
 _TREE_TYPES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+# What torch reads of an archive and does not merely keep: anything else there would be read in another way.
+_READ_BY_TORCH = ("data/", "models/", "xl_model_weights/")
+_HARMLESS = re.compile(
+    r"data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|data/sample_inputs/model\.pt|models/model\.json"
+)
+_TENSOR_FILE = re.compile(r"(weight|tensor)_\d+")
+# Names that PyTorch writes into the code of a graph's `forward`: as they are, or between quotation marks.
+_IDENTIFIERS = {"name", "as_name", "forward_arg_names"}
+_QUOTED = {"parameter_name", "buffer_name", "tensor_constant_name", "custom_obj_name", "user_input_name"}
+_NOT_QUOTABLE = re.compile(r"[\"'\\{}\x00-\x1f\x7f]")
 
 
 class ProgramRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,21 +141,24 @@ def load_program(path: Path) -> Program:
     """
     if not path.is_file():
         raise SourceError(f"there is no file {path}.")
+    extra = {_RECORD_FILE: ""}
     try:
         with zipfile.ZipFile(path) as archive:
             _refuse_code(archive, path)
-        extra = {_RECORD_FILE: ""}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_logs():
             warnings.simplefilter("ignore")  # of a newer or older torch; what it cannot read it raises on
             program = torch.export.load(path, extra_files=extra)
+    except SourceError:
+        raise
+    except Exception as error:  # torch takes the file's word for what is in it, and fails on damage as it happens
+        raise SourceError(
+            f"{path} is no exported program that torch {torch.__version__} reads, or is damaged: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    try:
         record = msgspec.json.decode(extra[_RECORD_FILE], type=ProgramRecord) if extra[_RECORD_FILE] else None
     except msgspec.DecodeError as error:
         raise SourceError(f"{path} has a damaged record of gapcam's: {error}. Make it again.") from error
-    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, KeyError, AssertionError, AttributeError) as error:
-        raise SourceError(
-            f"{path} is no exported program that torch {torch.__version__} reads, or is damaged: "
-            f"{' '.join(str(error).split())[:300]}"
-        ) from error
     return Program(_as_module(program), _image_size(program, path), record)
 
 
@@ -201,20 +219,22 @@ def _refuse_code(archive: zipfile.ZipFile, path: Path) -> None:
         SourceError: some of it could be code.
     """
     members = archive.namelist()
-    # What torch's reader finds under a name must be what was looked at here.
-    if len(set(members)) < len(members) or len({name.partition("/")[0] for name in members}) != 1:
-        raise _unsafe(path, "two files of one name")
-    for member in members:
-        inside = member.partition("/")[2]
-        if inside.startswith("data/sample_inputs/") and archive.getinfo(member).file_size:
+    inside = [name.partition("/")[2] for name in members]
+    # What torch's reader finds under a name must be what is looked at here.
+    of_torch = torch._C.PyTorchFileReader(str(path)).get_all_records()
+    if len({name.partition("/")[0] for name in members}) != 1 or sorted(inside) != sorted(set(of_torch)):
+        raise _unsafe(path, "files of one name, or of names that not all readers read alike")
+    for member, name in zip(members, inside, strict=True):
+        if name.startswith(_READ_BY_TORCH) and not _HARMLESS.fullmatch(name):
+            raise _unsafe(path, f"the file {name!r}")
+        if name.startswith("data/sample_inputs/") and archive.getinfo(member).file_size:
             _refuse_pickle(archive.read(member), path)
-        elif inside.endswith("_config.json") and inside.startswith("data/"):
-            payloads = json.loads(archive.read(member))["config"].values()
-            if any(payload["use_pickle"] for payload in payloads):
-                raise _unsafe(path, "weights that are pickles")
-        elif inside.startswith("data/aotinductor/"):
-            raise _unsafe(path, "compiled code")
-        elif inside.startswith("models/") and inside.endswith(".json"):
+        elif name.startswith("data/") and name.endswith("_config.json"):
+            for full_name, payload in json.loads(archive.read(member))["config"].items():
+                if payload["use_pickle"] or not _TENSOR_FILE.fullmatch(payload["path_name"]):
+                    raise _unsafe(path, f"{full_name!r}, which is no plain tensor")
+                _refuse_expression("parameter_name", full_name, path)
+        elif name.startswith("models/"):
             for key, text in _strings(json.loads(archive.read(member))):
                 _refuse_expression(key, text, path)
 
@@ -234,10 +254,18 @@ def _refuse_expression(key: str, text: str, path: Path) -> None:
         names = re.findall(r"[A-Za-z_]\w*", re.sub(r"'[su]\d+'", "", text))
         if rest or not all(_EXPRESSION_NAMES.fullmatch(name) for name in names):
             raise _unsafe(path, f"the size {text!r}")
-    if key in ("in_spec", "out_spec"):
+    if (key in _IDENTIFIERS and text and not _is_name(text)) or (key in _QUOTED and _NOT_QUOTABLE.search(text)):
+        raise _unsafe(path, f"the name {text!r}")
+    if key in ("in_spec", "out_spec") and text:
         for inner, kind in _strings(json.loads(text)):
             if inner == "type" and kind not in _TREE_TYPES:
                 raise _unsafe(path, f"inputs or outputs of type {kind!r}")
+            if inner == "context" and not all(_is_name(name) for _, name in _strings(json.loads(kind))):
+                raise _unsafe(path, f"inputs or outputs called {kind!r}")
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)
 
 
 def _unsafe(path: Path, what: str) -> SourceError:
@@ -245,6 +273,17 @@ def _unsafe(path: Path, what: str) -> SourceError:
         f"{path} holds {what}, which could run code when it is loaded; gapcam reads exported programs of tensors and "
         "ATen operators alone. Export the network again, or give its factory as SOURCE."
     )
+
+
+@contextlib.contextmanager
+def _no_logs() -> Iterator[None]:
+    """Keep torch's log from the user: it repeats with a traceback what is then raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

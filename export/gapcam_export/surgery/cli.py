@@ -104,6 +104,13 @@ def _print(made: SurgeryReport) -> None:
         costs.add_row("the .pt2 file", "", f"{made.file_bytes / 1e6:.2f} MB", "")
     stdout.print(costs)
 
+    if made.agreement is not None:
+        agrees = Table(show_header=False, title="Agreement with the old network", title_justify="left")
+        agrees.add_row("measured on", Text(made.agreement_on))
+        agrees.add_row("same top-1", f"{made.agreement.top1:.0%}")
+        agrees.add_row("correlation of the logits", f"{made.agreement.correlation:.4f}")
+        agrees.add_row("relative error of the logits", f"{made.agreement.relative_error:.1e}")
+        stdout.print(agrees)
     for note in made.notes:
         say(f"note: {note}")
 

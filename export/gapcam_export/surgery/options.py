@@ -23,7 +23,7 @@ class Options:
         size: (H, W) in pixels, or None for the network's own.
         classes: number of new classes, or None for the old ones.
         labels: file of class names, or None.
-        calibrate: folder of photographs, or None.
+        calibrate: whether the new head is to be fitted on photographs.
         views: of each photograph.
     """
 
@@ -36,7 +36,7 @@ class Options:
     size: tuple[int, int] | None
     classes: int | None
     labels: Path | None
-    calibrate: Path | None
+    calibrate: bool
     views: int
 
 
@@ -51,7 +51,7 @@ def checked_options(
     size: tuple[int, int] | None,
     classes: int | None,
     labels: str | Path | None,
-    calibrate: str | Path | None,
+    calibrate: bool,
     views: int,
 ) -> Options:
     """Options with a preset's values where nothing else was asked for.
@@ -79,7 +79,7 @@ def checked_options(
         raise UsageError(f"--groups is {groups}, but no convolution is added; give its units with --conv.")
     if units % groups:
         raise UsageError(f"--groups {groups} does not divide the convolution's {units} units. Choose a divisor.")
-    if classes is not None and calibrate is not None:
+    if classes is not None and calibrate:
         raise UsageError(
             "--calibrate fits the new head to the old classes' logits, and --classes gives it others. Choose one."
         )
@@ -93,6 +93,6 @@ def checked_options(
         size=None if size is None else (size[0], size[1]),
         classes=classes,
         labels=None if labels is None else Path(labels),
-        calibrate=None if calibrate is None else Path(calibrate),
+        calibrate=calibrate,
         views=views,
     )

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import torch
 from torch import fx, nn
 
 import gapcam
-from gapcam.contract import Source
+from gapcam.contract import Preprocessing, Source
 from gapcam.errors import UsageError
 from gapcam_export.affine import Affine
 from gapcam_export.labels import labels_for
 from gapcam_export.onnx_from_torch import sha256_of_weights
 from gapcam_export.program import ProgramRecord, save_program, trace
 from gapcam_export.sources import TorchSource
+from gapcam_export.surgery.calibration import Teacher, compare, fit_head
 from gapcam_export.surgery.cost import measure_cost
 from gapcam_export.surgery.cut import Cut, backbone_of, find_cut, section_of
 from gapcam_export.surgery.dataflow import needed_for
@@ -33,27 +33,20 @@ from gapcam_export.surgery.report import Initial, SurgeryReport
 DEFAULT_SIZE = (224, 224)
 
 
-class _OldNetwork(NamedTuple):
-    """The network that goes in, as it was.
-
-    Attributes:
-        logits: from [N,3,H,W] to [N,K].
-        size: (H, W) in pixels, its own.
-        features: (C, h, w) of the last maps before its head.
-    """
-
-    logits: fx.GraphModule
-    size: tuple[int, int]
-    features: tuple[int, int, int]
-
-
-def operate(loaded: TorchSource, output: Path | None, options: Options, step: Callable[[str], None]) -> SurgeryReport:
+def operate(
+    loaded: TorchSource,
+    output: Path | None,
+    options: Options,
+    photographs: Sequence[Path] | None,
+    step: Callable[[str], None],
+) -> SurgeryReport:
     """Make a GAP network; see `gapcam_export.gap_surgery`.
 
     Args:
         loaded: the network.
         output: the file to write, or None.
         options: what was asked for.
+        photographs: to fit the new head on, or None.
         step: is called with each step's name before it begins.
     """
     begin = time.monotonic()
@@ -71,11 +64,27 @@ def operate(loaded: TorchSource, output: Path | None, options: Options, step: Ca
         step(f"turning strides into dilation, for maps of stride {options.stride}")
         backbone = dilated(backbone, size, options.stride)
     network = _network(backbone, cut, options)
-    old = _old_network(loaded.model, traced, own_size, size, step)
-    initial, sentence = _initialized(network, old_head, options)
+    old, old_maps = _old_network(loaded.model, traced, own_size, size, step)
+
+    notes = _notes(cut)
+    preprocessing = _preprocessing(loaded, size)
+    initial, sentence = _initialize_linear(network, old_head, size, options)
+    compared = None
+    if initial == "random" and photographs is not None:
+        step(f"fitting to the old logits on {len(photographs)} photographs")
+        compared, note = fit_head(network, old, photographs, preprocessing, options.views, step)
+        initial, sentence = "fitted", f"the linear layer was fitted to the old logits on {len(photographs)} photographs"
+        notes += [note] if note else []
+    elif initial == "kept":
+        step("comparing with the old network")
+        compared = compare(network, old, photographs, preprocessing)
+    else:
+        notes.append("the linear layer is random: the network's answers mean nothing before it is fine-tuned")
+    if compared is not None and loaded.preprocessing is None:
+        notes.append("SOURCE has no record of its preprocessing: ImageNet's mean and deviation were taken to compare")
 
     step("counting parameters and FLOPs")
-    before = measure_cost(old.logits, own_size, old.features)
+    before = measure_cost(old.network, own_size, old_maps)
     after = measure_cost(network, size, _pooled_maps(network, size))
     cut_after, removed, added = layer_or_tensor(cut.node), _removed(traced, cut), _added(network.head, after.features)
     if output is not None:
@@ -99,9 +108,9 @@ def operate(loaded: TorchSource, output: Path | None, options: Options, step: Ca
         initial=initial,
         before=before,
         after=after,
-        agreement=None,
-        agreement_on="",
-        notes=_notes(cut, sentence),
+        agreement=None if compared is None else compared.agreement,
+        agreement_on="" if compared is None else compared.on,
+        notes=tuple(notes),
         seconds=time.monotonic() - begin,
     )
 
@@ -130,14 +139,15 @@ def _old_network(
     own_size: tuple[int, int],
     size: tuple[int, int],
     step: Callable[[str], None],
-) -> _OldNetwork:
+) -> tuple[Teacher, tuple[int, int, int]]:
+    """The old network at its own size, and (C, h, w) of the last maps before its head."""
     if own_size != size:
         step(f"tracing the network at {own_size[0]}x{own_size[1]}, to compare")
         traced = trace(model, own_size)
     cut = find_cut(traced, own_size, before_pooling=False)
     logits = section_of(traced, cut.image, cut.logits)
     assert logits is not None  # noqa: S101  # all there is comes from the image
-    return _OldNetwork(logits, own_size, cut.features)
+    return Teacher(logits, own_size), cut.features
 
 
 def _network(backbone: fx.GraphModule, cut: Cut, options: Options) -> GapNetwork:
@@ -150,11 +160,23 @@ def _network(backbone: fx.GraphModule, cut: Cut, options: Options) -> GapNetwork
     return GapNetwork(backbone, head).eval()
 
 
-def _initialized(network: GapNetwork, old_head: Affine | None, options: Options) -> tuple[Initial, str]:
-    """Give the new head its initial values, and say in a sentence where they are from."""
-    if options.classes is None and old_head is not None and set_linear(network.head, old_head):
+def _initialize_linear(
+    network: GapNetwork, old_head: Affine | None, size: tuple[int, int], options: Options
+) -> tuple[Initial, str]:
+    """Keep the old head's values where they are right, and say in a sentence where the values are from."""
+    fits = options.classes is None and old_head is not None and _passes_unchanged(network, size, options)
+    if fits and old_head is not None and set_linear(network.head, old_head):
         return "kept", "the linear layer has the old head's weights and bias"
     return "random", "the linear layer has random values"
+
+
+def _passes_unchanged(network: GapNetwork, size: tuple[int, int], options: Options) -> bool:
+    """Whether the old features reach the pooling as they were; with nothing to fit on, nearly is enough."""
+    if network.head.conv is None or not options.calibrate:
+        return True
+    with torch.no_grad():  # what is negative does not pass the ReLU
+        noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        return bool(network.backbone(noise).min() >= 0)
 
 
 def _pooled_maps(network: GapNetwork, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -191,30 +213,33 @@ def _labels(loaded: TorchSource, options: Options, old_classes: int) -> tuple[st
     return inherited if len(inherited) == classes else ()
 
 
+def _preprocessing(loaded: TorchSource, size: tuple[int, int]) -> Preprocessing:
+    if loaded.preprocessing is None:
+        return Preprocessing(size=size)
+    return msgspec.structs.replace(loaded.preprocessing, size=size)
+
+
 def _record(
     loaded: TorchSource, size: tuple[int, int], labels: tuple[str, ...], history: tuple[str, ...]
 ) -> ProgramRecord:
     old = loaded.record
     source = Source(spec=loaded.spec, sha256=sha256_of_weights(loaded.model), checkpoint=loaded.checkpoint)
-    preprocessing = loaded.preprocessing
     return ProgramRecord(
         producer=f"gapcam {gapcam.__version__}",
         source=source if old is None else old.source,
-        preprocessing=None if preprocessing is None else msgspec.structs.replace(preprocessing, size=size),
+        preprocessing=None if loaded.preprocessing is None else _preprocessing(loaded, size),
         labels=labels,
         history=(*(() if old is None else old.history), *history),
     )
 
 
-def _notes(cut: Cut, sentence: str) -> tuple[str, ...]:
+def _notes(cut: Cut) -> list[str]:
     notes = []
     if cut.scores:
         notes.append(f"the {cut.scores} at the network's end went, too: the new network gives logits")
     if cut.skipped_tokens:
         notes.append(
-            f"{cut.skipped_tokens} tokens that belong to no place in the image (class, register) are left out of the "
-            "maps; what the old head made of them is lost"
+            f"tokens that belong to no place in the image (class, register; {cut.skipped_tokens} of them) are left out "
+            "of the maps, and with them what the old head made of them"
         )
-    if "random" in sentence:
-        notes.append("the new linear layer is random: the network must be fine-tuned before its answers mean anything")
-    return tuple(notes)
+    return notes
