@@ -70,6 +70,7 @@ def test_a_head_that_is_not_affine_is_refused_with_the_right_reason(
         export(name, tmp_path)
     assert error.value.kind is kind
     assert said in str(error.value)
+    assert "`gapcam gap SOURCE -o gapnet.pt2`" in str(error.value)
 
 
 def test_a_vision_transformer_with_a_class_token_is_refused_as_one(tmp_path: Path) -> None:
