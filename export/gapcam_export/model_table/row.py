@@ -17,11 +17,14 @@ from typing import Literal
 
 import msgspec
 
+import gapcam
+import gapcam_export
 from gapcam.contract import HeadKind, Preprocessing
 from gapcam.errors import GapcamError
 
 ROW_FILE = "row.json"
-_PACKAGES = ("gapcam", "gapcam_export")
+# Where the packages lie here.
+_PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (gapcam, gapcam_export)}
 _LONGEST_REASON = 220
 
 Outcome = Literal["exported", "refused", "traceback", "crash", "timeout"]
@@ -44,7 +47,7 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
         gradient_error: of kind "nonlinear", likewise.
         source_error: between the exported model and PyTorch, relative to the largest logit.
         seconds: that the export took.
-        code: hashes of the modules of gapcam's that made the row, by their files.
+        code: hashes of the modules of gapcam's that made the row, by their files, such as "gapcam/session.py".
         versions: of the libraries that made it.
     """
 
@@ -98,7 +101,7 @@ def one_sentence(message: str) -> str:
 
 def is_current(row: Row) -> bool:
     """Whether the modules and libraries that made a row are what they were."""
-    return row.versions == library_versions() and all(_hash(path) == was for path, was in row.code.items())
+    return row.versions == library_versions() and all(_hash(file) == was for file, was in row.code.items())
 
 
 def library_versions() -> dict[str, str]:
@@ -131,8 +134,6 @@ def _built(source: str, folder: Path) -> Row:
 
 
 def _exported(source: str, folder: Path, row: Row) -> Row:
-    import gapcam_export
-
     report = gapcam_export.export(source, folder / "model.onnx", checkpoint=folder / "weights.pt")
     (features,) = (tensor.shape for tensor in report.outputs if tensor.name == "features")
     measured = report.contract.verification
@@ -151,18 +152,21 @@ def _exported(source: str, folder: Path, row: Row) -> Row:
 
 def _code() -> dict[str, str]:
     """Hashes of the modules of gapcam's that this process has loaded."""
-    files = {__file__} | {
-        str(file)
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in _PACKAGES and (file := getattr(module, "__file__", None))
-    }
-    return {path: _hash(path) for path in sorted(files)}
+    loaded = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    names = [
+        f"{package}/{file.relative_to(folder).as_posix()}"
+        for file in loaded
+        for package, folder in _PACKAGES.items()
+        if file.is_relative_to(folder)
+    ]
+    return {name: _hash(name) for name in sorted(names)}
 
 
-def _hash(path: str) -> str:
+def _hash(name: str) -> str:
+    package, _, rest = name.partition("/")
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256((_PACKAGES[package] / rest).read_bytes()).hexdigest()
+    except (KeyError, OSError):
         return ""
 
 
