@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from gapcam_export.graph_writer import GraphWriter
 
@@ -82,7 +83,7 @@ def _erf(x: Values) -> Values:
 
 def _step(w: GraphWriter, x: str) -> str:
     """1 where x is above 0, else 0."""
-    return w.node("Cast", [w.node("Greater", [x, w.number(0)], "is_positive")], "step", to=1)
+    return w.node("Cast", [w.node("Greater", [x, w.number(0)], "is_positive")], "step", to=TensorProto.FLOAT)
 
 
 def _fit_leaky_relu(columns: Values) -> Activation | None:

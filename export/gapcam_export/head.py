@@ -164,15 +164,17 @@ def _read_tail(probe: _Probe, names: Sequence[str]) -> tuple[HeadKind, Tail]:
     """
     pooled, logits = names[0], names[-1]
     section, vectors = probe.section(pooled, logits), probe.vectors(pooled)
-    affine = read_affine(section, vectors, probe.constants(pooled, logits))
-    if affine is not None:
-        return (HeadKind.CLASS_MAPS if affine.is_identity else HeadKind.AFFINE), affine
-    normed = read_normed(section, vectors)
-    if normed is not None:
-        return HeadKind.LAYERNORM, normed
-    chain = read_chain(probe, names)
-    if chain is not None:
-        return HeadKind.NONLINEAR, chain
+    # Probes go far out, where what is of no kind that we know may be infinite: then it agrees with nothing.
+    with np.errstate(over="ignore", invalid="ignore"):
+        affine = read_affine(section, vectors, probe.constants(pooled, logits))
+        if affine is not None:
+            return (HeadKind.CLASS_MAPS if affine.is_identity else HeadKind.AFFINE), affine
+        normed = read_normed(section, vectors)
+        if normed is not None:
+            return HeadKind.LAYERNORM, normed
+        chain = read_chain(probe, names)
+        if chain is not None:
+            return HeadKind.NONLINEAR, chain
     raise not_affine(probe.model, pooled, logits)
 
 

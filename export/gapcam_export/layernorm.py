@@ -61,7 +61,8 @@ def read_normed(function: Function, vectors: Sequence[Floats]) -> Normed | None:
     straight = random - random.mean(axis=1, keepdims=True)
     straight /= np.sqrt(_spread(straight, centred=False))
     full = function(PROBE_SCALE**2 * straight) - bias
-    if not changes_agree(function(PROBE_SCALE * straight) - bias, full, bias):  # what is normalised does not grow
+    # What is normalised does not grow.
+    if not full.any() or not changes_agree(function(PROBE_SCALE * straight) - bias, full, bias):
         return None
     epsilon = _read_epsilon(function, straight, full, bias)
     responses = unit_responses(function, channels, bias)

@@ -8,7 +8,7 @@ classes outnumber positions. Both use the layers' own constants.
 from __future__ import annotations
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from gapcam.contract import FEATURES, TOPK_BIAS, TOPK_CLASSES, TOPK_WEIGHTS
 from gapcam_export.affine import Affine
@@ -82,9 +82,11 @@ class Tangent:
         stored = next((tensor for tensor in writer.graph.initializer if tensor.name == affine.stored), None)
         if stored is None:
             return writer.constant(affine.weights, "cam_layer")
-        value = numpy_helper.to_array(stored)
+        name, value = str(stored.name), numpy_helper.to_array(stored)
+        if value.dtype != np.float32:
+            name = writer.node("Cast", [name], "cam_layer_float", to=TensorProto.FLOAT)
         if value.ndim == 2 and np.array_equal(value.T, affine.weights):
-            return writer.node("Transpose", [stored.name], "cam_layer", perm=[1, 0])
+            return writer.node("Transpose", [name], "cam_layer", perm=[1, 0])
         if value.shape == affine.weights.shape:
-            return str(stored.name)
-        return writer.reshape(stored.name, affine.weights.shape, "cam_layer")
+            return name
+        return writer.reshape(name, affine.weights.shape, "cam_layer")

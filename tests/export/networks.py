@@ -160,6 +160,19 @@ class ThreeLayers(GapNetwork):
         self.head = nn.Sequential(nn.Linear(12, 9), nn.GELU(), nn.Linear(9, 7, bias=False), nn.SiLU(), nn.Linear(7, 5))
 
 
+class Exponential(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.exp()
+
+
+class ExponentialHead(GapNetwork):
+    """An activation that nobody uses, and that overflows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(12, 9), Exponential(), nn.Linear(9, 5))
+
+
 class PerChannelSlopes(GapNetwork):
     """An activation right after the pooling, and BatchNorm between layers."""
 
@@ -283,6 +296,10 @@ def normed_head() -> nn.Module:
 
 def three_layers() -> nn.Module:
     return seeded(ThreeLayers)
+
+
+def exponential_head() -> nn.Module:
+    return seeded(ExponentialHead)
 
 
 def per_channel_slopes() -> nn.Module:

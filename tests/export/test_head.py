@@ -59,7 +59,8 @@ def test_tokens_in_another_order_than_the_images_are_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("norm_and_tanh", HeadKind.NONLINEAR, "Tanh"),
+        ("norm_and_tanh", HeadKind.NONLINEAR, "stand LayerNormalization, Gemm, Tanh, Gemm: neither"),
+        ("exponential_head", HeadKind.NONLINEAR, "stand Gemm, Exp, Gemm: neither"),
         ("max_pooled", HeadKind.NONE, "pooled by their maximum. A maximum looks at one point"),
     ],
 )

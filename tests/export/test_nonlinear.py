@@ -174,6 +174,26 @@ def test_a_file_exported_before_is_exported_again(tmp_path: Path) -> None:
     assert abs(again.size_bytes - first.size_bytes) < 300  # the names of where they come from differ
 
 
+def test_layers_that_are_stored_in_float16_are_used_as_they_are(tmp_path: Path) -> None:
+    gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64))
+    source = onnx.load(tmp_path / "model.onnx")
+    del source.metadata_props[:], source.graph.output[1:]
+    layers = [tensor for tensor in source.graph.initializer if len(tensor.dims) == 2]
+    assert len(layers) == 3
+    for tensor in layers:
+        half = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}_16")
+        source.graph.node.insert(
+            0, onnx.helper.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT)
+        )
+        tensor.CopyFrom(half)
+    onnx.save(source, tmp_path / "source.onnx")
+    report = gapcam_export.export(str(tmp_path / "source.onnx"), tmp_path / "again.onnx", emit=("maps", "topk"))
+    assert report.contract.head.kind is HeadKind.NONLINEAR
+    stored = [list(tensor.dims) for tensor in onnx.load(tmp_path / "again.onnx").graph.initializer]
+    for tensor in layers:
+        assert stored.count(list(tensor.dims)) + stored.count(list(tensor.dims)[::-1]) == 1
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
