@@ -125,7 +125,7 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
     names = necessary[max(necessary.index(first) - _TENSORS_OBSERVED, 1) :]
     observed = _observe(model, fed.name, logits, names, image)
     names = [name for name in names if name in observed and _has_batch(observed[name], image)]
-    if first not in names:
+    if first not in names or (len(image) > 1 and logits not in names):
         raise ModelError(f"the output is {list(observed[logits].shape)} for {len(image)} images; expected [N,K].")
     before, later = names[: names.index(first)], names[names.index(first) :]
     spatial = [name for name in before if observed[name].ndim in _SPATIAL_AXES]

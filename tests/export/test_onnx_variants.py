@@ -200,6 +200,7 @@ def test_a_network_in_bfloat16_is_refused_since_nothing_here_computes_in_it(tmp_
         ("logits", ["scores"]),
         ("Softmax", ["out"]),
         ("LogSoftmax", ["out"]),
+        ("Sigmoid", ["out"]),
         ("ArgMax", ["best"]),
         ("TopK", ["best_scores", "best"]),
         ("Softmax+ArgMax", ["best", "probabilities"]),
