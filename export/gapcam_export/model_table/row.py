@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,9 @@ ROW_FILE = "row.json"
 # Where the packages lie here.
 _PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (gapcam, gapcam_export)}
 _LONGEST_REASON = 220
+_MOVES = frozenset(
+    "Cast Concat Expand Flatten Gather Identity Range Reshape Shape Slice Squeeze Transpose Unsqueeze".split()
+)
 
 Outcome = Literal["exported", "refused", "traceback", "crash", "timeout"]
 Size = tuple[int, int]
@@ -90,11 +94,11 @@ def make_row(source: str, folder: Path) -> Row:
 def one_sentence(message: str) -> str:
     """The first sentence of an error's message, without the names of tensors, which change with every exporter.
 
-    Of a list of operators each is named once.
+    Of a list of operators each is named once, those that only move values not at all.
     """
     text = re.sub(r"^the head is of kind '[\w-]+': ", "", _line(message))
     text = re.sub(r"(?<=\w) '[^' ]+'(?=[ ,.:])", "", text)
-    text = re.sub(r"(?<=stand )\w+(?:, \w+)+", lambda match: ", ".join(dict.fromkeys(match[0].split(", "))), text)
+    text = re.sub(r"(?<=stand )\w+(?:, \w+)+", lambda match: _telling(match[0].split(", ")), text)
     sentence = re.split(r"(?<=[^.A-Z])\.(?= [A-Z]|$)| \(--debug", text, maxsplit=1)[0]
     return sentence if len(sentence) <= _LONGEST_REASON else f"{sentence[: _LONGEST_REASON - 3]}..."
 
@@ -107,6 +111,10 @@ def is_current(row: Row) -> bool:
 def library_versions() -> dict[str, str]:
     """Of what the figures depend on."""
     return {name: version(name) for name in ("torch", "torchvision", "timm", "onnxruntime")}
+
+
+def _telling(operators: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(operator for operator in operators if operator not in _MOVES)) or operators[0]
 
 
 def _line(text: str) -> str:
