@@ -28,7 +28,21 @@ ROW_FILE = "row.json"
 _PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (gapcam, gapcam_export)}
 _LONGEST_REASON = 220
 _MOVES = frozenset(
-    "Cast Concat Expand Flatten Gather Identity Range Reshape Shape Slice Squeeze Transpose Unsqueeze".split()
+    [
+        "Cast",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Range",
+        "Reshape",
+        "Shape",
+        "Slice",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 
 Outcome = Literal["exported", "refused", "traceback", "crash", "timeout"]
