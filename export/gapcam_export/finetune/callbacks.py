@@ -40,12 +40,24 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Everything that is needed to go on, after every epoch."""
+    """Everything that is needed to go on, after every epoch.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for the checkpoint.
+        saved: is called when it is on the disk, on one device only.
+    """
+
+    def __init__(self, folder: Path, saved: Callable[[], None]) -> None:
+        self._saved = saved
         super().__init__(
             dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False, save_top_k=1
         )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, then say so."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if trainer.is_global_zero:
+            self._saved()
 
 
 class PatienceAfterUnfreezing(EarlyStopping):
@@ -71,20 +83,19 @@ class PatienceAfterUnfreezing(EarlyStopping):
 
 
 class Recorder(Callback):
-    """Writes every epoch's figures down, and keeps the weights of the best one. Its state is part of a checkpoint.
+    """Remembers every epoch's figures, and keeps the weights of the best one. Its state is part of a checkpoint.
 
     Args:
         folder: for the weights.
         monitor: what is better.
-        changed: is called after each epoch with all of them, on one device only.
 
     Attributes:
         epochs: all so far, also those before the run was continued.
         best: index of the best one in `epochs`, or -1.
     """
 
-    def __init__(self, folder: Path, monitor: Monitor, changed: Callable[[list[Epoch]], None]) -> None:
-        self._folder, self._monitor, self._changed = folder, monitor, changed
+    def __init__(self, folder: Path, monitor: Monitor) -> None:
+        self._folder, self._monitor = folder, monitor
         self.epochs: list[Epoch] = []
         self.best = -1
         self._begin = 0.0
@@ -149,8 +160,6 @@ class Recorder(Callback):
                 content = io.BytesIO()
                 torch.save({name: part.cpu() for name, part in pl_module.model.state_dict().items()}, content)
                 write_atomically(self.best_weights, content.getvalue())
-        if trainer.is_global_zero:
-            self._changed(self.epochs)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

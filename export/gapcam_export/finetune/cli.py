@@ -122,16 +122,17 @@ def _print(made: Report) -> None:
     for heading in ("top-1", "top-5", "images") if five else ("top-1", "images"):
         table.add_column(heading, justify="right")
     for name, accuracy in (
-        (f"original: {made.original_spec}", made.original),
+        ("original", made.original),
         ("before fine-tuning", made.before),
         ("after fine-tuning", made.after),
     ):
         if accuracy is None:
-            table.add_row("original: not given (--original)")
+            table.add_row(name, "not given")
         else:
             ranks = (accuracy.top1, accuracy.top5) if five else (accuracy.top1,)
-            table.add_row(Text(name), *(_cell(right, accuracy.images) for right in ranks), str(accuracy.images))
+            table.add_row(name, *(_cell(right, accuracy.images) for right in ranks), str(accuracy.images))
     stdout.print(table)
+    say(f"original: {made.original_spec or 'not given; --original SOURCE measures it, too'}")
     for note in made.notes:
         say(f"note: {note}")
     if made.skipped:

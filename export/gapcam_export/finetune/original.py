@@ -8,13 +8,12 @@ from pathlib import Path
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx
 
 from gapcam.contract import Preprocessing
 from gapcam.errors import UsageError
 from gapcam_export.errors import SourceError
 from gapcam_export.finetune.network import move_constants
-from gapcam_export.program import load_program
 from gapcam_export.sources import OnnxSource, load_source
 
 
@@ -55,22 +54,14 @@ def load_original(
         UsageError: it has other classes, or is no network in PyTorch.
         SourceError: it cannot be found, built or run.
     """
-    labels: tuple[str, ...] = ()
-    own: Preprocessing | None
-    model: nn.Module
-    if original.source.endswith(".pt2"):
-        program = load_program(Path(original.source))
-        move_constants(program.model, device)
-        labels = program.record.labels if program.record else ()
-        own = program.record.preprocessing if program.record else None
-        own = msgspec.structs.replace(own or preprocessing, size=program.size)
-        model = program.model
-    else:
-        loaded = load_source(original.source, checkpoint=original.checkpoint, pretrained=original.pretrained)
-        if isinstance(loaded, OnnxSource):
-            raise UsageError(f"--original is {original.source}; expected a network in PyTorch, or a .pt2 file.")
-        own, model = loaded.preprocessing, loaded.model
-    own = msgspec.structs.replace(own or preprocessing, embedded=False)
+    loaded = load_source(original.source, checkpoint=original.checkpoint, pretrained=original.pretrained)
+    if isinstance(loaded, OnnxSource):
+        raise UsageError(f"--original is {original.source}; expected a network in PyTorch, or a .pt2 file.")
+    own, model = loaded.preprocessing or preprocessing, loaded.model
+    if isinstance(model, fx.GraphModule):
+        move_constants(model, device)
+    labels = loaded.record.labels if loaded.record else ()
+    own = msgspec.structs.replace(own, size=loaded.size or own.size, embedded=False)
     model = model.to(device)
     with torch.inference_mode():
         try:

@@ -77,7 +77,7 @@ def train(
         settings: of the training.
         hardware: to train on.
         steps_per_epoch: on all devices together.
-        changed: is called after each epoch with the figures of all.
+        changed: is called after each epoch, when its checkpoint is on the disk, with the figures of all.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM came.
@@ -86,11 +86,11 @@ def train(
         BackendError: there are no such devices.
         UsageError: the batch cannot be divided among them.
     """
-    recorder = Recorder(folder.checkpoints, settings.monitor, changed)
+    recorder = Recorder(folder.checkpoints, settings.monitor)
     callbacks: list[Callback] = [
         recorder,
         PatienceAfterUnfreezing(settings.monitor, settings.patience),
-        LastCheckpoint(folder.checkpoints),
+        LastCheckpoint(folder.checkpoints, lambda: changed(recorder.epochs)),
     ]
     if stderr.is_terminal:
         callbacks.append(RichProgressBar(leave=True, console_kwargs={"stderr": True}))
