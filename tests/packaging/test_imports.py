@@ -13,6 +13,8 @@ import pytest
 ABOVE_THE_RUNTIME = {
     "gapcam_bench",
     "gapcam_export",
+    "lightning",
+    "matplotlib",
     "onnx",
     "onnx_ir",
     "onnxscript",

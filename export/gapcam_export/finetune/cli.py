@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ def finetune_command(
             hardware=hardware,
             original=original and Original(original, checkpoint and Path(checkpoint), pretrained),
             fresh=fresh,
-            progress=say,
+            progress=_say_above_the_bar,
         )
     if made is None:  # a helper process of a training on several devices
         return ExitCode.DONE
@@ -107,6 +108,13 @@ def finetune_command(
     else:
         _print(made)
     return ExitCode.PARTIAL if made.skipped else ExitCode.DONE
+
+
+def _say_above_the_bar(line: str) -> None:
+    """Through what Lightning's bar has put in the place of stderr; rich and click would go around it."""
+    if sys.stderr is not None:  # None: it was closed before the start
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def _chosen(kind: type[Settings] | type[Hardware], options: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def train(
         LastCheckpoint(folder.checkpoints, lambda: changed(recorder.epochs)),
     ]
     if stderr.is_terminal:
-        callbacks.append(RichProgressBar(leave=True, console_kwargs={"stderr": True}))
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     with _quiet(), _signals_kept():
         device = device_of(hardware)
         task = FineTuning(model, settings, steps_per_epoch)

@@ -159,8 +159,8 @@ class FineTuning(LightningModule):
         assert isinstance(summed, Tensor)  # noqa: S101  # of a tensor it makes a tensor
         loss, right, images = summed
         # The same on every device already; without sync_dist Lightning would warn that it might not be.
-        self.log(f"{part}_loss", loss / images, prog_bar=True, sync_dist=True)
-        self.log(f"{part}_top1", right / images, prog_bar=True, sync_dist=True)
+        self.log(f"{part}_loss", loss / images, sync_dist=True)
+        self.log(f"{part}_top1", right / images, sync_dist=True)
 
 
 def learning_rate_factor(step: int, begin: int, total: int, epoch: int) -> float:
