@@ -14,13 +14,14 @@ _STEPS = (1, 2, 3, 5, 7, 10)
 _HEAD = """\
 # What the export makes of other people's models
 
-Made by `make models`, which runs `python -m gapcam_export.model_table --output docs/models.md`, with {versions},
-on {cores}. Do not edit it: make it again. A test holds that no family of torchvision's classifiers is missing. Of timm
-these are {timm}, the most used first.
+Made by `make models`, which runs `python -m gapcam_export.model_table --output docs/models.md`, on {cores} with
+{versions}.
+Do not edit it: make it again. A test holds that no family of torchvision's classifiers is missing; timm's are a choice,
+the most used first.
 
 The weights are random, drawn with a fixed seed, and nothing was downloaded: parameters that a library initialises to a
-constant have random values, and BatchNorm the statistics of scikit-image's four photographs. What head a network has
-does not depend on its weights; the errors of a trained network are other figures, and its own export measures them.
+constant have random values, and BatchNorm statistics that were measured on scikit-image's four photographs. What head a
+network has does not depend on its weights; a trained network's errors are other figures, which its own export measures.
 
 - **head**: its [kind](export.md#heads), as found on the graph.
 - **identity**: max |logit - mean(map) - bias| over all classes and the photographs, relative to the largest logit: how
@@ -43,7 +44,6 @@ def write_page(rows: Mapping[Chosen, Row], versions: Mapping[str, str], cores: i
         _HEAD.format(
             versions=", ".join(f"{name} {version}" for name, version in versions.items()),
             cores=f"{cores} CPU core{'s' if cores > 1 else ''}",
-            timm=sum(model.library == "timm" for model in rows),
         )
     ]
     for library in LIBRARIES:
@@ -57,7 +57,7 @@ def _section(library: str, rows: Mapping[Chosen, Row]) -> str:
     exported = [_exported(model, row) for model, row in rows.items() if row.outcome == "exported"]
     refused = [_refused(model, row) for model, row in rows.items() if row.outcome == "refused"]
     failed = [_failed(model, row) for model, row in rows.items() if row.outcome not in ("exported", "refused")]
-    parts = [f"## {library}\n\n{len(rows)} models, {len(exported)} exported, {len(refused)} refused.\n"]
+    parts = [f"## {library}\n\nOf {len(rows)}, {len(exported)} exported and {len(refused)} refused.\n"]
     columns: tuple[str, ...]
     if exported:
         columns = ("model", "what it is", "head", "identity", "source", "input", "maps", "parameters", "seconds")
