@@ -24,6 +24,8 @@ Floats = NDArray[np.floating[Any]]
 # The part of the photographs that is held out of the fit, to measure on.
 _HELD_OUT = 0.25
 _SEED = 0
+# Photographs from one word on progress to the next.
+_STEP = 16
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,29 @@ def fit_head(
 
 
 def compare(
-    network: GapNetwork, teacher: Teacher, paths: Sequence[Path] | None, preprocessing: Preprocessing
+    network: GapNetwork,
+    teacher: Teacher,
+    paths: Sequence[Path] | None,
+    preprocessing: Preprocessing,
+    step: Callable[[str], None],
 ) -> Compared:
-    """How a network agrees with the old one on photographs, or on scikit-image's four where `paths` is None.
+    """How a network agrees with the old one on the first photographs, each as it is.
+
+    Args:
+        network: the new one.
+        teacher: the old one.
+        paths: photographs, or None for scikit-image's four.
+        preprocessing: of the new network.
+        step: is called with what is done.
 
     Raises:
         DataError: a photograph cannot be read.
     """
     frames = default_photographs() if paths is None else map(gapcam.read_image, paths[:MOST_IMAGES])
     old, new = [], []
-    for frame in frames:
+    for number, frame in enumerate(frames):
+        if number % _STEP == 0:
+            step(f"comparing with the old network: photograph {number + 1} and on")
         image = torch.from_numpy(preprocess(frame, preprocessing))[None]
         old.append(teacher.logits(image))
         with torch.no_grad():

@@ -76,8 +76,7 @@ def operate(
         initial, sentence = "fitted", f"the linear layer was fitted to the old logits on {len(photographs)} photographs"
         notes += [note] if note else []
     elif initial == "kept":
-        step("comparing with the old network")
-        compared = compare(network, old, photographs, preprocessing)
+        compared = compare(network, old, photographs, preprocessing, step)
     else:
         notes.append("the linear layer is random: the network's answers mean nothing before it is fine-tuned")
     if compared is not None and loaded.preprocessing is None:
