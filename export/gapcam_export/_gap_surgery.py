@@ -94,7 +94,13 @@ def gap_surgery(
     # Here and not above: importing gapcam_export must not need torch.
     from gapcam_export.surgery.steps import operate
 
-    return operate(loaded, path, options, photographs, step)
+    modes = [(module, module.training) for module in loaded.model.modules()]
+    try:
+        loaded.model.eval()
+        return operate(loaded, path, options, photographs, step)
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _silent(step: str) -> None:
@@ -126,7 +132,7 @@ def _load(
     if not isinstance(source, str):
         if checkpoint is not None or pretrained:
             raise UsageError("checkpoint and pretrained are for a source that is named; a network has its weights.")
-        return TorchSource(type(source).__name__, source.eval(), None, "")
+        return TorchSource(type(source).__name__, source, None, "")
     step(f"building {source}")
     loaded = load_source(source, checkpoint=None if checkpoint is None else Path(checkpoint), pretrained=pretrained)
     if not isinstance(loaded, TorchSource):

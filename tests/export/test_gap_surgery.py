@@ -93,6 +93,15 @@ def test_an_affine_head_keeps_its_logits() -> None:
     }  # fmt: skip
 
 
+def test_a_network_is_given_back_in_the_mode_that_it_was_in() -> None:
+    network = seeded(GapNetwork).train()
+    network.last.eval()
+    made = gapcam_export.gap_surgery(network, None, size=SIZE)
+    assert (network.training, network.stem.training, network.last.training) == (True, True, False)
+    image = torch.randn(2, 3, *SIZE)
+    torch.testing.assert_close(logits(made.network, image), logits(network.eval(), image))
+
+
 def test_too_few_units_to_pass_all_channels_do_not_keep_the_head() -> None:
     network = randomize(torchvision.models.resnet18(num_classes=9))
     assert gapcam_export.gap_surgery(network, None, size=SIZE, conv=256).initial == "random"
