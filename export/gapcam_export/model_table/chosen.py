@@ -106,7 +106,7 @@ _TIMM = (
     ("swinv2_tiny_window8_256", "Swin V2"),
     ("pvt_v2_b0", "PVT v2: averaged tokens"),
     ("mvitv2_tiny", "MViTv2: averaged tokens"),
-    ("hiera_tiny_224", "Hiera: averaged tokens in an order of their own"),
+    ("hiera_tiny_224", "Hiera: averaged tokens"),
     ("davit_tiny", "DaViT: attention among positions and channels"),
     ("coat_lite_tiny", "CoaT: class token"),
     ("maxvit_pico_rw_256", "MaxViT"),
