@@ -194,6 +194,24 @@ def test_an_interrupt_says_how_to_go_on_and_ctrl_c_works_as_before(network: Path
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.parametrize("settings", [QUICK, Settings(epochs=12, frozen_epochs=0, lr=1e-9, patience=2, augment="none")])
+def test_a_run_that_is_stopped_after_training_does_not_train_on(
+    network: Path, data: Path, tmp_path: Path, settings: Settings
+) -> None:
+    def interrupt(line: str) -> None:
+        if line.startswith("writing"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedTrainingError):
+        tune(network, data, tmp_path / "out", settings, progress=interrupt)
+    said: list[str] = []
+    report = tune(network, data, tmp_path / "out", settings, progress=said.append)
+    assert not [line for line in said if line.startswith("epoch ")]
+    straight = tune(network, data, tmp_path / "straight", settings)
+    assert len(report.epochs) == len(straight.epochs) <= 3
+    assert (report.best_epoch, report.after) == (straight.best_epoch, straight.after)
+
+
 def test_another_run_in_the_same_folder_is_refused(network: Path, data: Path, tmp_path: Path) -> None:
     tune(network, data, tmp_path / "out", Settings(epochs=1))
     with pytest.raises(UsageError, match=r"has a run with epochs 1, now it is 2\. .*--fresh"):
