@@ -22,6 +22,7 @@ from gapcam_export.labels import labels_for
 from gapcam_export.nonlinear import Chain
 from gapcam_export.photographs import default_photographs, photographs_in
 from gapcam_export.position import check_positions
+from gapcam_export.preprocessing_arguments import check_preprocessing
 from gapcam_export.report import Report, summarize
 from gapcam_export.section import Array
 from gapcam_export.sources import OnnxSource, TorchSource, load_source
@@ -91,7 +92,8 @@ def export(
     begin = time.monotonic()
     step = progress or _silent
     output = Path(output)
-    _check_arguments(mean, std, size, emit, topk)
+    check_preprocessing(size, mean, std)
+    _check_outputs(emit, topk)
     check_writable(output)
     folder = None if verify_folder is None else Path(verify_folder)
     frames = default_photographs() if folder is None else photographs_in(folder)
@@ -187,24 +189,12 @@ def _own_scores(graph: onnx.GraphProto, head: FoundHead, loaded: TorchSource | O
     return "sigmoid" if head.classes == 1 or feeds_sigmoid(graph, head.logits) else "softmax"
 
 
-def _check_arguments(
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    size: tuple[int, int] | None,
-    emit: Sequence[str],
-    topk: int,
-) -> None:
+def _check_outputs(emit: Sequence[str], topk: int) -> None:
     unknown = [name for name in emit if name not in EMIT_CHOICES]
     if unknown:
         raise UsageError(f"emit is {unknown[0]!r}; expected some of {', '.join(EMIT_CHOICES)}.")
     if topk < 1:
         raise UsageError(f"topk is {topk}; expected 1 or more.")
-    if size is not None and min(size) < 1:
-        raise UsageError(f"size is {size[0]} {size[1]}; expected a height and a width in pixels, each 1 or more.")
-    if mean is not None and not all(abs(value) <= 1 for value in mean):
-        raise UsageError(f"mean is {tuple(mean)}; expected values on the scale 0..1. Divide pixel values by 255.")
-    if std is not None and not all(0 < value <= 1 for value in std):
-        raise UsageError(f"std is {tuple(std)}; expected values above 0 on the scale 0..1. Divide pixel values by 255.")
 
 
 def _noise(fed: onnx.ValueInfoProto, preprocessing: Preprocessing) -> Array:

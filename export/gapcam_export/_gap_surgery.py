@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapcam.atomic_file import check_writable
+from gapcam.contract import Color, Resize
 from gapcam.errors import DataError, UsageError
 from gapcam_export.errors import SourceError
 from gapcam_export.photographs import photograph_paths
@@ -31,6 +32,10 @@ def gap_surgery(
     size: tuple[int, int] | None = None,
     classes: int | None = None,
     labels: str | Path | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    resize: Resize | None = None,
+    color: Color | None = None,
     checkpoint: str | Path | None = None,
     pretrained: bool = False,
     calibrate: str | Path | None = None,
@@ -55,6 +60,11 @@ def gap_surgery(
         size: (H, W) of the network's input in pixels; by default the one that SOURCE has on record, else 224 x 224.
         classes: number of new classes, for a linear layer with random values; None keeps the old ones.
         labels: file of class names.
+        mean: per channel on the scale 0..1; by default what SOURCE has on record, else ImageNet's. These four are kept
+            in the file, for fine-tuning and the export.
+        std: likewise.
+        resize: "squash", "crop" or "letterbox"; by default what SOURCE has on record, else "squash".
+        color: channel order that the network wants; by default "rgb".
         checkpoint: weights for SOURCE, as `export` takes them.
         pretrained: let torchvision or timm fetch their own weights.
         calibrate: folder of photographs. Where the old head is not affine, the new one is fitted to its logits on them.
@@ -85,6 +95,10 @@ def gap_surgery(
         labels=labels,
         calibrate=calibrate is not None,
         views=views,
+        mean=mean,
+        std=std,
+        resize=resize,
+        color=color,
     )
     path = None if output is None else Path(output)
     if path is not None:

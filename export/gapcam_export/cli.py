@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from types import FrameType
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -19,6 +16,7 @@ from rich.text import Text
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
 from gapcam.contract import Color, Head, HeadKind, Resize, Scores
+from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
     from gapcam_export.report import Report
@@ -149,18 +147,3 @@ def _preprocessing(made: Report) -> dict[str, object]:
         value = getattr(preprocessing, name)
         shown[name] = tuple(round(part, 4) for part in value) if isinstance(value, tuple) else value
     return {**shown, **({"in": "the graph"} if preprocessing.embedded else {})}
-
-
-@contextmanager
-def termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that temporary files are removed."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

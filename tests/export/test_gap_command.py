@@ -41,7 +41,10 @@ def test_it_prints_what_went_what_came_and_what_it_costs(tmp_path: Path) -> None
     assert ["same top-1", "100%"] in rows
     for step in ("tracing the network at 64x64", "turning strides into dilation", f"writing {path}"):
         assert step in err
-    assert f"Next: gapcam finetune {path} --data DIR, or gapcam export {path} -o {tmp_path / 'gapnet.onnx'}" in err
+    assert (
+        f"Next: gapcam finetune {path} --data DIR -o tuned/, or gapcam export {path} -o {tmp_path / 'gapnet.onnx'}"
+        in err
+    )
     assert load_program(path).record.history[1] == "strides turned into dilation, for maps of stride 8"
 
 

@@ -279,12 +279,27 @@ def test_somebody_elses_program_is_exported_and_operated_on(tmp_path: Path) -> N
     assert gapcam_export.gap_surgery(str(tmp_path / "plain.pt2"), None).initial == "kept"
 
 
+def test_what_is_said_of_the_preprocessing_is_kept_for_all_that_follows(tmp_path: Path) -> None:
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    said = gapcam_export.gap_surgery(
+        "networks:gap_network", tmp_path / "said.pt2", size=SIZE, mean=mean, std=std, resize="letterbox", color="bgr"
+    )
+    assert not any("no record of its preprocessing" in note for note in said.notes)
+    kept = gapcam_export.export(str(tmp_path / "said.pt2"), tmp_path / "model.onnx").contract.preprocessing
+    assert (kept.size, kept.mean, kept.std, kept.resize, kept.color) == (SIZE, mean, std, "letterbox", "bgr")
+
+    assumed = gapcam_export.gap_surgery("networks:gap_network", tmp_path / "assumed.pt2", size=SIZE)
+    assert any("no record of its preprocessing" in note for note in assumed.notes)
+    assert load_program(tmp_path / "assumed.pt2").record.preprocessing is None
+
+
 # Bad input.
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"mean": (128.0, 0.5, 0.5)}, "expected values on the scale 0..1"),
         ({"conv": -1}, "--conv is -1; expected 0 or more"),
         ({"groups": 2}, "but no convolution is added"),
         ({"groups": 5, "conv": 16}, "--groups 5 does not divide the convolution's 16 units"),

@@ -130,7 +130,7 @@ def many_classes(kind: HeadKind) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("kind", [HeadKind.AFFINE, HeadKind.LAYERNORM, HeadKind.NONLINEAR])
 def test_a_head_of_21841_classes_is_exported_in_bounded_memory(kind: HeadKind, tmp_path: Path) -> None:
-    """In a process of its own, whose peak is its own: some fifteen times W, most of it copies of the model in transit."""
+    """In a process of its own, whose peak is its own: some fifteen times W, most of it copies of the model."""
     onnx.save(many_classes(kind), tmp_path / "source.onnx")
     code = (
         "import resource, sys, gapcam_export\n"

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -20,6 +16,7 @@ from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
 from gapcam.errors import ExitCode, UsageError
 from gapcam_export.finetune.settings import Accelerator, Augment, Hardware, Monitor, Precision, Settings
+from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
     from gapcam_export.finetune.report import Report
@@ -82,7 +79,7 @@ def finetune_command(
     pretrained = options["original_pretrained"]
     if original is None and (checkpoint or pretrained):
         raise UsageError("--original-checkpoint and --original-pretrained are of the network --original SOURCE.")
-    with _termination_as_interrupt():
+    with termination_as_interrupt():
         if "LOCAL_RANK" not in os.environ:  # Lightning sets it for the helper processes of a training
             say("starting ...")  # PyTorch and Lightning take seconds to load
         # DDP advises against what lets a part of the network be frozen; set before torch is imported.
@@ -160,18 +157,3 @@ def _cell(right: int | None, images: int) -> str:
         return ""
     low, high = wilson_interval(right, images)
     return f"{right / images:.1%} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that the run says how to go on."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

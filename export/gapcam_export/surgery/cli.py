@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
@@ -14,7 +14,9 @@ from rich.text import Text
 
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
-from gapcam_export.cli import show_step, termination_as_interrupt
+from gapcam.contract import Color, Resize
+from gapcam_export.cli import show_step
+from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
     from gapcam_export.surgery.report import SurgeryReport
@@ -39,6 +41,10 @@ _INITIAL = {
 @click.option("--size", nargs=2, type=int, metavar="H W", help="Height and width of the network's input, in pixels.")
 @click.option("--classes", type=int, metavar="K", help="New classes, for a random linear layer.")
 @click.option("--labels", type=click.Path(), help="Class names, one a line.")
+@click.option("--mean", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--std", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--resize", type=click.Choice(get_args(Resize)), help="How a frame becomes the network's input.")
+@click.option("--color", type=click.Choice(get_args(Color)), help="Channel order that the network wants.")
 @click.option("--checkpoint", type=click.Path(), help="Weights to load: .safetensors, or what torch.save wrote.")
 @click.option("--pretrained", is_flag=True, help="Let torchvision or timm fetch their own weights (network).")
 @click.option("--calibrate", type=click.Path(), metavar="DIR", help="Photographs to fit the new head on.")
@@ -73,10 +79,9 @@ def gap_command(source: str, output: str, as_json: bool, **options: Any) -> None
     else:
         _print(made)
     if made.path is not None:
-        say(
-            f"{made.path} was written in {made.seconds:.1f} s. Next: gapcam finetune {made.path} --data DIR, or "
-            f"gapcam export {made.path} -o {made.path.with_suffix('.onnx')}"
-        )
+        say(f"{made.path} was written in {made.seconds:.1f} s.")
+        exported = made.path.with_suffix(".onnx")
+        say(f"Next: gapcam finetune {made.path} --data DIR -o tuned/, or gapcam export {made.path} -o {exported}")
 
 
 def _print(made: SurgeryReport) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapcam.contract import Color, Resize
 from gapcam.errors import UsageError
+from gapcam_export.preprocessing_arguments import check_preprocessing
 from gapcam_export.surgery.presets import Preset, preset_named
 
 
@@ -25,6 +27,7 @@ class Options:
         labels: file of class names, or None.
         calibrate: whether the new head is to be fitted on photographs.
         views: of each photograph.
+        preprocessing: fields of `gapcam.contract.Preprocessing` that were given.
     """
 
     preset: Preset | None
@@ -38,6 +41,7 @@ class Options:
     labels: Path | None
     calibrate: bool
     views: int
+    preprocessing: dict[str, object]
 
 
 def checked_options(
@@ -53,6 +57,10 @@ def checked_options(
     labels: str | Path | None,
     calibrate: bool,
     views: int,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+    resize: Resize | None,
+    color: Color | None,
 ) -> Options:
     """Options with a preset's values where nothing else was asked for.
 
@@ -70,8 +78,7 @@ def checked_options(
     ):
         if value is not None and value < least:
             raise UsageError(f"--{name} is {value}; expected {least} or more.")
-    if size is not None and min(size) < 1:
-        raise UsageError(f"--size is {size[0]} {size[1]}; expected a height and a width in pixels, each 1 or more.")
+    check_preprocessing(size, mean, std)
     if not 0 <= dropout < 1:
         raise UsageError(f"--dropout is {dropout}; expected a probability from 0 to below 1, such as 0.5.")
     units = (recipe.conv if recipe else 0) if conv is None else conv
@@ -95,4 +102,9 @@ def checked_options(
         labels=None if labels is None else Path(labels),
         calibrate=calibrate,
         views=views,
+        preprocessing={
+            name: value
+            for name, value in (("mean", mean), ("std", std), ("resize", resize), ("color", color))
+            if value is not None
+        },
     )

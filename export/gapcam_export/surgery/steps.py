@@ -67,7 +67,7 @@ def operate(
     old, old_maps = _old_network(loaded.model, traced, own_size, size, step)
 
     notes = _notes(cut)
-    preprocessing = _preprocessing(loaded, size)
+    preprocessing = _preprocessing(loaded, size, options)
     initial, sentence = _initialize_linear(network, old_head, size, options)
     compared = None
     if initial == "random" and photographs is not None:
@@ -79,8 +79,12 @@ def operate(
         compared = compare(network, old, photographs, preprocessing, step)
     else:
         notes.append("the linear layer is random: the network's answers mean nothing before it is fine-tuned")
-    if compared is not None and loaded.preprocessing is None:
-        notes.append("SOURCE has no record of its preprocessing: ImageNet's mean and deviation were taken to compare")
+    is_known = loaded.preprocessing is not None or bool(options.preprocessing)
+    if not is_known:
+        notes.append(
+            "SOURCE has no record of its preprocessing: the whole frame, RGB and ImageNet's mean and deviation are "
+            "taken; --resize, --color, --mean and --std set it"
+        )
 
     step("counting parameters and FLOPs")
     before = measure_cost(old.network, own_size, old_maps)
@@ -94,7 +98,7 @@ def operate(
             f"came: {', '.join(added)}",
             sentence,
         )
-        save_program(network, size, _record(loaded, size, labels, history), output)
+        save_program(network, size, _record(loaded, preprocessing if is_known else None, labels, history), output)
     return SurgeryReport(
         network=network,
         path=output,
@@ -212,21 +216,20 @@ def _labels(loaded: TorchSource, options: Options, old_classes: int) -> tuple[st
     return inherited if len(inherited) == classes else ()
 
 
-def _preprocessing(loaded: TorchSource, size: tuple[int, int]) -> Preprocessing:
-    if loaded.preprocessing is None:
-        return Preprocessing(size=size)
-    return msgspec.structs.replace(loaded.preprocessing, size=size)
+def _preprocessing(loaded: TorchSource, size: tuple[int, int], options: Options) -> Preprocessing:
+    known = loaded.preprocessing or Preprocessing(size=size)
+    return msgspec.structs.replace(known, size=size, **options.preprocessing)
 
 
 def _record(
-    loaded: TorchSource, size: tuple[int, int], labels: tuple[str, ...], history: tuple[str, ...]
+    loaded: TorchSource, preprocessing: Preprocessing | None, labels: tuple[str, ...], history: tuple[str, ...]
 ) -> ProgramRecord:
     old = loaded.record
     source = Source(spec=loaded.spec, sha256=sha256_of_weights(loaded.model), checkpoint=loaded.checkpoint)
     return ProgramRecord(
         producer=f"gapcam {gapcam.__version__}",
         source=source if old is None else old.source,
-        preprocessing=None if loaded.preprocessing is None else _preprocessing(loaded, size),
+        preprocessing=preprocessing,
         labels=labels,
         history=(*(() if old is None else old.history), *history),
     )
