@@ -93,9 +93,9 @@ def fit_head(
         of_photograph.append(indices)
         done += len(batch)
         step(f"fitting to the old logits: {done} of {len(paths) * views} views")
-    x, y = np.concatenate(pooled), np.concatenate(logits)
-    apart = np.isin(np.concatenate(of_photograph), split(len(paths), _HELD_OUT, _SEED)[1])
-    fit = fit_affine(x[~apart], y[~apart])
+    x, y, photograph = np.concatenate(pooled), np.concatenate(logits), np.concatenate(of_photograph)
+    apart = np.isin(photograph, split(len(paths), _HELD_OUT, _SEED)[1])
+    fit = fit_affine(x[~apart], y[~apart], photograph[~apart])
     with torch.no_grad():
         network.head.linear.weight.copy_(torch.from_numpy(fit.weights))
         network.head.linear.bias.copy_(torch.from_numpy(fit.bias))
