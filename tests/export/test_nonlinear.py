@@ -32,7 +32,6 @@ NETWORKS = {
     "torchvision:mobilenet_v3_small": "features",
     "torchvision:mobilenet_v3_large": "features",
     "timm:mobilenetv4_conv_small": "blocks",
-    "timm:ghostnet_100": "blocks",
     "timm:hgnetv2_b0": "stages",
     "networks:three_layers": "last",
     "networks:per_channel_slopes": "last",
