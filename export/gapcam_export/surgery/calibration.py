@@ -95,6 +95,7 @@ def fit_head(
         step(f"fitting to the old logits: {done} of {len(paths) * views} views")
     x, y, photograph = np.concatenate(pooled), np.concatenate(logits), np.concatenate(of_photograph)
     apart = np.isin(photograph, split(len(paths), _HELD_OUT, _SEED)[1])
+    step(f"solving for {y.shape[1]} classes by least squares")
     fit = fit_affine(x[~apart], y[~apart], photograph[~apart])
     with torch.no_grad():
         network.head.linear.weight.copy_(torch.from_numpy(fit.weights))
