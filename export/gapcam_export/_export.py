@@ -186,6 +186,8 @@ def _own_scores(graph: onnx.GraphProto, head: FoundHead, loaded: TorchSource | O
     """What makes scores of the logits where nobody has said it."""
     if isinstance(loaded, OnnxSource) and loaded.contract is not None:
         return loaded.contract.head.scores
+    if isinstance(loaded, TorchSource) and loaded.record is not None and loaded.record.scores is not None:
+        return loaded.record.scores
     return "sigmoid" if head.classes == 1 or feeds_sigmoid(graph, head.logits) else "softmax"
 
 

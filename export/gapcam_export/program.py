@@ -25,7 +25,7 @@ import torch
 from torch import fx, nn
 
 from gapcam.atomic_file import write_atomically
-from gapcam.contract import Preprocessing, Source
+from gapcam.contract import Preprocessing, Scores, Source
 from gapcam_export.errors import SourceError
 
 HEAD_PREFIX = "head."
@@ -69,6 +69,7 @@ class ProgramRecord(msgspec.Struct, frozen=True, kw_only=True):
         source: where the network came from at first.
         preprocessing: how a frame becomes its input; None where nothing is on record.
         labels: K names in the order of its logits, or an empty tuple.
+        scores: what makes scores of its logits; None where nobody has said it.
         history: what was done to the network since, a sentence each, oldest first.
     """
 
@@ -77,6 +78,7 @@ class ProgramRecord(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] = ()
+    scores: Scores | None = None
     history: tuple[str, ...] = ()
 
 

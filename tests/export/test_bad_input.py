@@ -232,7 +232,10 @@ def test_an_export_that_is_ended_leaves_no_file(tmp_path: Path, number: signal.S
     rest = process.stderr.read()
     process.stderr.close()
     code = process.wait(timeout=60)
-    assert code == (-signal.SIGKILL if number is signal.SIGKILL else ExitCode.INTERRUPTED)
+    # Where an interrupt has passed through a text that was exec'd (a dataclass in the making, say), CPython ends itself
+    # by SIGINT at its very end; a shell shows 130 for both.
+    expected = (-signal.SIGKILL,) if number is signal.SIGKILL else (ExitCode.INTERRUPTED, -signal.SIGINT)
+    assert code in expected
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
 

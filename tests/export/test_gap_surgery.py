@@ -143,6 +143,13 @@ def test_a_softmax_goes_and_a_note_says_so() -> None:
     torch.testing.assert_close(logits(made.network, image).softmax(1), logits(network, image))
 
 
+def test_labels_that_do_not_exclude_each_other_stay_so(tmp_path: Path) -> None:
+    made = gapcam_export.gap_surgery("networks:with_sigmoid", tmp_path / "gapnet.pt2", size=SIZE)
+    assert "the sigmoid at the network's end went, too: the new network gives logits" in made.notes
+    exported = gapcam_export.export(str(tmp_path / "gapnet.pt2"), tmp_path / "model.onnx")
+    assert exported.contract.head.scores == "sigmoid"
+
+
 # Heads that are not.
 
 

@@ -105,5 +105,6 @@ def tuned_record(
         producer=f"gapcam {gapcam.__version__}",
         preprocessing=preprocessing,
         labels=labels,
+        scores="softmax",  # what the cross-entropy has trained
         history=(*record.history, what),
     )

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 import gapcam
-from gapcam.contract import Preprocessing, Source
+from gapcam.contract import Preprocessing, Scores, Source
 from gapcam.errors import UsageError
 from gapcam_export.affine import Affine
 from gapcam_export.labels import labels_for
@@ -98,7 +98,8 @@ def operate(
             f"came: {', '.join(added)}",
             sentence,
         )
-        save_program(network, size, _record(loaded, preprocessing if is_known else None, labels, history), output)
+        record = _record(loaded, preprocessing if is_known else None, labels, _scores(loaded, cut), history)
+        save_program(network, size, record, output)
     return SurgeryReport(
         network=network,
         path=output,
@@ -221,8 +222,19 @@ def _preprocessing(loaded: TorchSource, size: tuple[int, int], options: Options)
     return msgspec.structs.replace(known, size=size, **options.preprocessing)
 
 
+def _scores(loaded: TorchSource, cut: Cut) -> Scores | None:
+    """What made scores of the old logits, where the network or its record says it."""
+    if cut.scores:
+        return "sigmoid" if "sigmoid" in cut.scores else "softmax"
+    return None if loaded.record is None else loaded.record.scores
+
+
 def _record(
-    loaded: TorchSource, preprocessing: Preprocessing | None, labels: tuple[str, ...], history: tuple[str, ...]
+    loaded: TorchSource,
+    preprocessing: Preprocessing | None,
+    labels: tuple[str, ...],
+    scores: Scores | None,
+    history: tuple[str, ...],
 ) -> ProgramRecord:
     old = loaded.record
     source = Source(spec=loaded.spec, sha256=sha256_of_weights(loaded.model), checkpoint=loaded.checkpoint)
@@ -231,6 +243,7 @@ def _record(
         source=source if old is None else old.source,
         preprocessing=preprocessing,
         labels=labels,
+        scores=scores,
         history=(*(() if old is None else old.history), *history),
     )
 
