@@ -1,43 +1,49 @@
 """Reads the weights that an ONNX model keeps in other files: from its own folder, and from nowhere else.
 
 A model names those files itself, and models come from anywhere: what leads out of the folder is refused, or a file from
-a stranger could put any file of this machine into the export.
+a stranger could put any file of this machine into the export. Weights that do not fill their shape are refused, be they
+in the model's own file or in others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from gapcam_export.errors import SourceError
 from gapcam_export.graph import all_tensors
 
-# Types of which a byte holds several values: how many bytes those take is left to whoever decodes them.
-_PACKED = frozenset({"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2"})
+# Types of which a byte holds several values, and texts: how many bytes those take is left to whoever decodes them.
+_NO_WHOLE_BYTES = frozenset({"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2", "STRING"})
 
 
-def load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Read, in place, all tensors that a model keeps in other files.
+def load_external_data(model: onnx.ModelProto, path: Path, read: Callable[[bytes], object]) -> None:
+    """Read, in place, all tensors that a model keeps in other files; look at those in its own.
 
     Args:
         model: as its file has it.
         path: of that file; the others are looked for beside it.
+        read: is called with the content of each tensor that another file holds, in the model's order.
 
     Raises:
-        SourceError: one is missing, outside of the model's folder, or too short.
+        SourceError: one is missing, outside of the model's folder, or does not fill its shape.
     """
     for tensor in all_tensors(model):
+        wanted = _bytes_of(tensor, path)
         if tensor.data_location == TensorProto.EXTERNAL:
-            content = _read(tensor, path)
+            content = _read(tensor, wanted, path)
+            read(content)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
             tensor.raw_data = content
+        _check_content(tensor, wanted, path)
 
 
-def _read(tensor: TensorProto, path: Path) -> bytes:
+def _read(tensor: TensorProto, wanted: int | None, path: Path) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     found = _file_inside(path, location, tensor.name)
@@ -48,12 +54,11 @@ def _read(tensor: TensorProto, path: Path) -> bytes:
             path, tensor.name, f"says where it is in {location!r} with something that is no number"
         ) from error
     size = found.stat().st_size
-    wanted = _bytes_of(tensor)
     if length < 0:
         length = size - offset if wanted is None else wanted
     if wanted is not None and length != wanted:
         raise _damaged(path, tensor.name, f"needs {wanted} bytes and has {length} in {location!r}")
-    if offset < 0 or offset + length > size:
+    if offset < 0 or length < 0 or offset + length > size:
         raise _damaged(path, tensor.name, f"is {length} bytes at {offset} in {location!r}, which has {size}")
     try:
         with found.open("rb") as file:
@@ -84,11 +89,31 @@ def _file_inside(path: Path, location: str, tensor: str) -> Path:
     return found
 
 
-def _bytes_of(tensor: TensorProto) -> int | None:
-    """How many bytes a tensor's values take, or None where several share one."""
-    if TensorProto.DataType.Name(tensor.data_type) in _PACKED:
+def _bytes_of(tensor: TensorProto, path: Path) -> int | None:
+    """How many bytes a tensor's values take, or None where they do not take whole ones each."""
+    if min(tensor.dims, default=0) < 0:
+        raise _damaged(path, tensor.name, f"has the shape {list(tensor.dims)}")
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except KeyError as error:
+        raise _damaged(
+            path, tensor.name, f"is of type {tensor.data_type}, which onnx {onnx.__version__} does not know"
+        ) from error
+    if TensorProto.DataType.Name(tensor.data_type) in _NO_WHOLE_BYTES:
         return None
-    return int(prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(prod(tensor.dims) * dtype.itemsize)
+
+
+def _check_content(tensor: TensorProto, wanted: int | None, path: Path) -> None:
+    if wanted is not None and tensor.HasField("raw_data"):
+        if len(tensor.raw_data) != wanted:
+            raise _damaged(path, tensor.name, f"needs {wanted} bytes and has {len(tensor.raw_data)}")
+        return
+    try:
+        numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:  # as NumPy says that values do not fill a shape
+        shape = list(tensor.dims)
+        raise _damaged(path, tensor.name, f"has values that do not fill its shape {shape}: {error}") from error
 
 
 def _damaged(path: Path, tensor: str, what: str) -> SourceError:

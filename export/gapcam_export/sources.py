@@ -56,7 +56,7 @@ class OnnxSource:
     Attributes:
         spec: what the contract calls it.
         model: the model.
-        sha256: of the file.
+        sha256: of the file, followed by the weights that it keeps in others.
         contract: the one that the file holds, or None.
     """
 
@@ -209,7 +209,8 @@ def _read_onnx(path: Path) -> OnnxSource:
         ) from error
     if not model.graph.node:
         raise SourceError(f"{path} is no ONNX model: it holds no graph ({len(content)} bytes).")
-    load_external_data(model, path)
+    digest = hashlib.sha256(content)
+    load_external_data(model, path, digest.update)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     contract = contract_from_metadata(metadata, path.name) if METADATA_KEY in metadata else None
-    return OnnxSource(path.name, model, hashlib.sha256(content).hexdigest(), contract)
+    return OnnxSource(path.name, model, digest.hexdigest(), contract)

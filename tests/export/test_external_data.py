@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -123,3 +125,75 @@ def test_a_file_that_was_cut_off_is_refused(model: Path) -> None:
     weights = model.parent / "weights.bin"
     weights.write_bytes(weights.read_bytes()[:-4])
     assert "are damaged" in refused(model)
+
+
+@pytest.mark.parametrize(
+    ("dims", "data_type", "entries", "said"),
+    [
+        ([-1], TensorProto.FLOAT, {}, "has the shape [-1]"),
+        ([-4], TensorProto.FLOAT, {}, "has the shape [-4]"),
+        ([4], 99, {}, "is of type 99, which onnx"),
+        ([4], TensorProto.UNDEFINED, {}, "is of type 0, which onnx"),
+        ([4], TensorProto.INT4, {"offset": "99999999"}, "bytes at 99999999 in 'weights.bin', which has"),
+        ([1], TensorProto.STRING, {}, "has values that do not fill its shape [1]"),
+    ],
+)
+def test_a_damaged_description_of_weights_elsewhere_is_refused(
+    model: Path, dims: list[int], data_type: int, entries: dict[str, str], said: str
+) -> None:
+    changed = onnx.load(model, load_external_data=False)
+    tensor = changed.graph.initializer[0]
+    tensor.dims[:], tensor.data_type = dims, data_type
+    del tensor.external_data[:]
+    for key, value in {"location": "weights.bin", **entries}.items():  # no length
+        tensor.external_data.add(key=key, value=value)
+    model.write_bytes(changed.SerializeToString())
+    line = refused(model)
+    assert said in line
+    assert "are damaged" in line
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"dims": [3]}, "needs 12 bytes and has 16"),
+        ({"dims": [-4]}, "has the shape [-4]"),
+        ({"dims": [2**40, 2**40]}, "and has 16"),
+        ({"data_type": 99}, "is of type 99, which onnx"),
+        ({"data_type": TensorProto.UNDEFINED}, "is of type 0, which onnx"),
+        ({"data_type": TensorProto.STRING}, "has values that do not fill its shape [4]"),
+        ({"raw_data": None, "float_data": [1.0, 2.0]}, "has values that do not fill its shape [4]"),
+        ({"raw_data": None}, "has values that do not fill its shape [4]"),
+    ],
+    ids=str,
+)
+def test_weights_in_the_file_that_do_not_fill_their_shape_are_refused(
+    tmp_path: Path, damage: dict[str, Any], said: str
+) -> None:
+    path = write(tmp_path / "a.onnx", Variant())
+    changed = onnx.load(path)
+    bias = next(tensor for tensor in changed.graph.initializer if list(tensor.dims) == [CLASSES])
+    for name, value in damage.items():
+        bias.ClearField(name)
+        if isinstance(value, list):
+            getattr(bias, name).extend(value)
+        elif value is not None:
+            setattr(bias, name, value)
+    path.write_bytes(changed.SerializeToString())
+    line = refused(path)
+    assert said in line
+    assert "are damaged" in line
+
+
+def test_the_hash_of_a_source_is_of_its_weights_too(model: Path) -> None:
+    def hashed() -> str:
+        return gapcam_export.export(str(model), model.parent / "b.onnx").contract.source.sha256
+
+    before = hashed()
+    weights = model.parent / "weights.bin"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert hashed() != before
+    whole = onnx.load(model)
+    onnx.save(whole, model)
+    assert hashed() == hashlib.sha256(model.read_bytes()).hexdigest()
