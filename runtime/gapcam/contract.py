@@ -121,8 +121,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         spec: the SOURCE that was exported, such as "torchvision:resnet18"; a file by its name, without its folder.
-        sha256: of the source's ONNX file and the weights that this keeps in others, or of its weights as the exporter saw
-            them.
+        sha256: of the source's ONNX file, followed by the weights that this keeps in others, or of its weights as the
+            exporter saw them.
         checkpoint: name of the file that its weights came from, "pretrained", or "" for the weights it had.
     """
 
