@@ -18,7 +18,7 @@ import onnx
 
 from gapcam.contract import HeadKind
 from gapcam.errors import ModelError
-from gapcam_export.affine import Affine, Floats, read_affine
+from gapcam_export.affine import PROBE_SCALE, Affine, Floats, read_affine
 from gapcam_export.errors import HeadError
 from gapcam_export.graph import graph_inputs, necessary_tensors, nodes_between, tensors_read
 from gapcam_export.layernorm import Normed, read_normed
@@ -38,7 +38,14 @@ _TENSORS_OBSERVED = 32
 # float32 sums of a few thousand products, in another order.
 _TOLERANCE = 1e-4
 
-_SCORES = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+Scoring = Literal["softmax", "log-softmax", "sigmoid"]
+# By operator, and whether a Log follows.
+_SCORES: dict[tuple[str, bool], Scoring] = {
+    ("Softmax", False): "softmax",
+    ("Softmax", True): "log-softmax",
+    ("LogSoftmax", False): "log-softmax",
+    ("Sigmoid", False): "sigmoid",
+}
 _RESHAPES = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"})
 
 
@@ -80,17 +87,26 @@ class FoundHead:
 
 
 def find_logits(graph: onnx.GraphProto, output: str) -> str:
-    """The tensor before the Softmax or Sigmoid (or several) that ends a graph, or the output itself if none does."""
+    """The tensor before the one Softmax or Sigmoid that ends a graph, or the output itself if none does."""
+    node, _ = find_score_operator(graph, output)
+    return output if node is None else str(node.input[0])
+
+
+def find_score_operator(graph: onnx.GraphProto, output: str) -> tuple[onnx.NodeProto | None, Scoring | None]:
+    """The node that makes scores of the logits last, if one does, and what it makes; a logarithm may follow."""
     producers = {name: node for node in graph.node for name in node.output}
-    found = name = output
+    name, has_log = output, False
     while name in producers:
         node = producers[name]
-        if node.op_type in _SCORES:
-            found = str(node.input[0])
+        scoring = _SCORES.get((node.op_type, has_log))
+        if scoring is not None:
+            return node, scoring
+        if node.op_type == "Log":
+            has_log = True
         elif node.op_type not in _RESHAPES:
             break
         name = str(node.input[0])
-    return found
+    return None, None
 
 
 def feeds_sigmoid(graph: onnx.GraphProto, logits: str) -> bool:
@@ -124,6 +140,7 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
     first = _first_vector(model, [name for name in necessary if name != fed.name], image)
     names = necessary[max(necessary.index(first) - _TENSORS_OBSERVED, 1) :]
     observed = _observe(model, fed.name, logits, names, image)
+    _check_softmax(model, output, observed[logits].shape)
     names = [name for name in names if name in observed and _has_batch(observed[name], image)]
     if first not in names or (len(image) > 1 and logits not in names):
         raise ModelError(f"the output is {list(observed[logits].shape)} for {len(image)} images; expected [N,K].")
@@ -153,6 +170,29 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
         logits_shape=observed[logits].shape[1:],
         tail=tail,
     )
+
+
+def _check_softmax(model: onnx.ModelProto, output: str, shape: tuple[int, ...]) -> None:
+    """Whether the Softmax that ends a network, if one does, is over all classes of logits of this shape.
+
+    Raises:
+        HeadError: it is over groups of them, or over the batch.
+    """
+    node, _ = find_score_operator(model.graph, output)
+    if node is None or node.op_type == "Sigmoid":
+        return
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+    axis = (axes[0] if axes else 1 if opset < 13 else -1) % len(shape)
+    summed = prod(shape[axis:]) if opset < 13 else shape[axis]  # of old over all axes from that one on
+    if axis == 0 or summed != prod(shape[1:]):
+        raise HeadError(
+            HeadKind.NONE,
+            f"the network ends in a {node.op_type} over axis {axis} of {list(shape)}; expected one over all "
+            f"{prod(shape[1:])} classes.",
+            "Scores of groups of classes are none that gapcam computes: export the network without it, up to its "
+            "logits.",
+        )
 
 
 def _read_tail(probe: _Probe, names: Sequence[str]) -> tuple[HeadKind, Tail]:
@@ -254,6 +294,15 @@ def _feature_shape(value: Array, layout: Layout, image: Array) -> tuple[int, int
     return channels, rows, columns
 
 
+def _scales(value: Array) -> tuple[float, ...]:
+    """Sizes of values to probe with, that of the observed ones among them."""
+    return 1.0, PROBE_SCALE, float(np.sqrt(np.mean(value.astype(np.float64) ** 2))) or 1.0
+
+
+def _agree(got: Floats, expected: Floats, scale: float) -> bool:
+    return got.shape == expected.shape and np.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE * scale)
+
+
 class _Probe:
     """Runs sections of one network on vectors of our choice."""
 
@@ -275,17 +324,19 @@ class _Probe:
         return self.reduces_to(np.mean, features, pooled)
 
     def reduces_to(self, reduce: Callable[..., Any], features: str, pooled: str) -> Layout | None:
-        """The layout in which `pooled` is some reduction of `features` over space, or None."""
-        shape = self.observed[features].shape
-        random = self._random.standard_normal((2, *shape[1:]))
-        got: Floats | None = None
-        for layout, axes in _SPATIAL_AXES[len(shape)].items():
+        """The layout in which `pooled` is some reduction of `features` over space, or None.
+
+        It is to be that at every scale: a Clip does nothing to small values.
+        """
+        value = self.observed[features]
+        random = self._random.standard_normal((2, *value.shape[1:]))
+        section: Section | None = None
+        for layout, axes in _SPATIAL_AXES[value.ndim].items():
             expected = reduce(random, axis=axes).reshape(2, -1)
-            if self.observed[pooled].size != shape[0] * expected.shape[1]:
+            if self.observed[pooled].size != len(value) * expected.shape[1]:
                 continue
-            if got is None:
-                got = self.section(features, pooled)(random)
-            if got.shape == expected.shape and np.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+            section = section or self.section(features, pooled)
+            if all(_agree(section(scale * random), scale * expected, scale) for scale in _scales(value)):
                 return layout
         return None
 

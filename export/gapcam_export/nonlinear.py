@@ -92,8 +92,8 @@ def read_chain(sections: Sections, names: Sequence[str]) -> Chain | None:
     while True:
         affine, end = _longest_affine(sections, names, here)
         if end == last:
-            if affine is None:
-                return None  # an activation ends it
+            if affine is None or _is_elementwise(affine):
+                return None  # an activation ends it, such as 1 - sigmoid(x)
             layers.append(Layer(affine, None, ""))
             return Chain(tuple(layers), sections.section(names[0], names[-1]))
         for after in range(end + 1, last + 1):
@@ -104,6 +104,12 @@ def read_chain(sections: Sections, names: Sequence[str]) -> Chain | None:
             return None
         layers.append(Layer(affine, activation, names[end]))
         here = after
+
+
+def _is_elementwise(affine: Affine) -> bool:
+    """Whether each value that it gives comes from one value of its own."""
+    weights = affine.weights
+    return weights.shape[0] == weights.shape[1] and not (weights - np.diag(np.diag(weights))).any()
 
 
 def _longest_affine(sections: Sections, names: Sequence[str], here: int) -> tuple[Affine | None, int]:

@@ -27,6 +27,7 @@ from gapcam.contract import (
 from gapcam.errors import VerificationError
 from gapcam.identity import identity_error, tangent_error
 from gapcam_export.gradient_check import GRADIENT_TOLERANCE, GradientCheck
+from gapcam_export.head import Scoring, find_score_operator
 from gapcam_export.nonlinear import Chain
 from gapcam_export.section import Array, onnx_session, run_session
 
@@ -35,7 +36,8 @@ IDENTITY_TOLERANCE = 1e-4
 TORCH_TOLERANCE = 1e-3
 # The same runtime on the same nodes; new outputs may change what it fuses.
 ONNX_TOLERANCE = 1e-6
-
+# A runtime's own approximation of exp, in float32.
+_SCORES_TOLERANCE = 1e-4
 
 _WHY = {
     "torch": "Does the network draw random numbers, or keep state from one image to the next?",
@@ -91,6 +93,9 @@ def verify(
 
     Returns:
         What was measured; see `check` for whether it is good enough.
+
+    Raises:
+        VerificationError: a Softmax or Sigmoid that the source ends in gives other scores than the logits' own.
     """
     session = onnx_session(model)
     names = [value.name for value in model.graph.output]
@@ -104,6 +109,9 @@ def verify(
             gradients.measure(got[FEATURES].mean(axis=(1, 2)), got[TOPK_CLASSES], got[TOPK_WEIGHTS])
         for name, expected in reference(gapcam.preprocess(frame, original)).items():
             answer, wanted = got[name].reshape(-1), expected.reshape(-1)
+            _, scoring = find_score_operator(model.graph, name)
+            if name != LOGITS and scoring is not None:
+                _check_scores(got[LOGITS], answer, name, scoring)
             difference = float(np.abs(answer - wanted).max())
             max_abs = _worse(max_abs, difference)
             relative = _worse(relative, difference / _scale(wanted))
@@ -122,6 +130,24 @@ def verify(
         gradient_error=None if gradients is None else gradients.error,
         gradient_tolerance=None if gradients is None else GRADIENT_TOLERANCE,
     )
+
+
+def _check_scores(logits: Array, given: Array, name: str, scoring: Scoring) -> None:
+    """Compare what an output gives [K] with the scores that follow from the logits [K] as the runtime computes them."""
+    values = logits.astype(np.float64)
+    expected = 0.5 * (1 + np.tanh(0.5 * values))
+    if scoring != "sigmoid":
+        shifted = values - values.max()
+        expected = shifted - np.log(np.exp(shifted).sum())
+    if scoring == "softmax":
+        expected = np.exp(expected)
+    error = float(np.abs(given - expected).max()) / _scale(expected) if given.shape == expected.shape else np.nan
+    if not error <= _SCORES_TOLERANCE:
+        raise VerificationError(
+            f"the output {name!r} is not the {scoring} of the logits that were found: they differ by {error:.1e} of "
+            f"the greatest; at most {_SCORES_TOLERANCE:.0e} was expected. Nothing was written. Export the network "
+            "without what makes scores of its logits."
+        )
 
 
 def _identity_error(got: dict[str, Array]) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import networks
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ import gapcam
 import gapcam_export
 from gapcam.contract import HeadKind
 from gapcam.errors import VerificationError
+from gapcam_export.affine import read_affine
 
 
 def export(name: str, folder: Path, size: tuple[int, int] = (64, 96)) -> gapcam_export.Report:
@@ -77,6 +79,41 @@ def test_a_head_that_is_not_affine_is_refused_with_the_right_reason(
 def test_a_vision_transformer_with_a_class_token_is_refused_as_one(tmp_path: Path) -> None:
     with pytest.raises(gapcam_export.HeadError, match=r"a class token or attention takes what it needs"):
         gapcam_export.export("timm:test_vit", tmp_path / "model.onnx")
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.onnx")
+def test_what_a_clip_before_the_pooling_leaves_is_what_is_averaged(tmp_path: Path) -> None:
+    """A Clip whose bounds neither noise nor photographs reach, and that a frame may."""
+
+    class Clipped(networks.GapNetwork):
+        def features(self, image: torch.Tensor) -> torch.Tensor:
+            return super().features(image).clamp(-5.1, 5.1)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = networks.randomize(Clipped())
+    image = 100 * torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 64, 64), dtype=np.float32))
+    names = {"input_names": ["image"], "output_names": ["end"], "opset_version": 17}
+    torch.onnx.export(
+        model, (image,), tmp_path / "source.onnx", dynamo=False, dynamic_axes={"image": {0: "n"}}, **names
+    )
+    gapcam_export.export(str(tmp_path / "source.onnx"), tmp_path / "model.onnx")
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (features,) = session.run(["features"], {"image": image.numpy()})
+    assert features.max() == np.float32(5.1)
+    np.testing.assert_allclose(features, model.features(image).detach().numpy(), rtol=0, atol=1e-4)
+
+
+def test_a_linear_layers_weights_are_not_taken_for_what_a_fresh_batchnorm_makes_of_them() -> None:
+    random = np.random.default_rng(0)
+    weights, vectors = random.standard_normal((5, 12)).astype(np.float32), [random.standard_normal((16, 12))]
+    folded = (weights / np.sqrt(1 + 1e-5)).astype(np.float32)
+    for own, stored in ((weights, "W"), (folded, "")):
+        found = read_affine(lambda x, own=own: x.astype(np.float32) @ own.T, vectors, {"W": weights})
+        assert found is not None
+        assert found.stored == stored
+        np.testing.assert_allclose(found.weights, own, rtol=1e-6, atol=1e-7)
 
 
 def test_a_head_of_zeros_is_said_to_prove_nothing(tmp_path: Path) -> None:

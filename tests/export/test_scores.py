@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import networks
@@ -15,11 +16,15 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 import gapcam
 import gapcam_export
 from gapcam.cli.main import main
-from gapcam.contract import HeadKind
+from gapcam.contract import HeadKind, Preprocessing
+from gapcam.errors import VerificationError
+from gapcam_export.photographs import default_photographs
+from gapcam_export.verify import verify
 
 NETWORKS = Path(networks.__file__)
 
@@ -88,6 +93,98 @@ def test_the_report_says_how_exact_maps_are(name: str, shown: str, tmp_path: Pat
     assert done.exit_code == 0, done.stderr
     assert shown in done.stdout
     assert ("rows against the logits' changes" in done.stdout) == (name == "three_layers")
+
+
+class Ending(networks.GapNetwork):
+    """Twelve classes, and something after them."""
+
+    def __init__(self, ending: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.head, self.ending = nn.Linear(12, 12), ending
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.ending(super().forward(image))
+
+
+def write_ending(ending: Callable[[Tensor], Tensor], path: Path) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = networks.randomize(Ending(ending))
+    image = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 64, 64), dtype=np.float32))
+    names = {"input_names": ["image"], "output_names": ["end"], "opset_version": 17}
+    torch.onnx.export(model, (image,), path, dynamo=False, dynamic_axes={"image": {0: "n"}, "end": {0: "n"}}, **names)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.onnx")
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        pytest.param(lambda x: x.reshape(-1, 4, 3).softmax(2).flatten(1), "over axis 2 of [3, 4, 3]", id="groups"),
+        pytest.param(lambda x: x.reshape(-1, 4, 3).softmax(2), "over axis 2 of [3, 4, 3]", id="groups as they are"),
+        pytest.param(lambda x: x.reshape(-1, 2, 6).log_softmax(1), "over axis 1 of [3, 2, 6]", id="across groups"),
+        pytest.param(lambda x: x.softmax(0), "over axis 0 of [3, 12]", id="across the batch"),
+        pytest.param(lambda x: x.sigmoid().softmax(1), "stand Gemm, Sigmoid: neither", id="softmax of sigmoid"),
+        pytest.param(lambda x: x.softmax(1).sigmoid(), "stand Gemm, Softmax: neither", id="sigmoid of softmax"),
+        pytest.param(lambda x: 1 - x.sigmoid(), "Sub: neither", id="one minus sigmoid"),
+    ],
+)
+def test_scores_that_the_runtime_would_not_give_are_refused(
+    ending: Callable[[Tensor], Tensor], said: str, tmp_path: Path
+) -> None:
+    write_ending(ending, tmp_path / "source.onnx")
+    with pytest.raises(gapcam_export.HeadError) as error:
+        gapcam_export.export(str(tmp_path / "source.onnx"), tmp_path / "model.onnx")
+    assert said in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.onnx")
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(lambda x: x.softmax(1).log(), id="log of softmax"),
+        pytest.param(lambda x: x.log_softmax(-1), id="log-softmax"),
+        pytest.param(lambda x: x.reshape(-1, 1, 12).softmax(2).flatten(1), id="an axis more"),
+        pytest.param(lambda x: (x / 0.1).softmax(1), id="temperature"),
+    ],
+)
+def test_scores_that_the_runtime_gives_are_those_of_the_source(
+    ending: Callable[[Tensor], Tensor], tmp_path: Path, cat: NDArray[np.uint8]
+) -> None:
+    model = write_ending(ending, tmp_path / "source.onnx")
+    report = gapcam_export.export(str(tmp_path / "source.onnx"), tmp_path / "model.onnx")
+    assert report.contract.head.kind is HeadKind.AFFINE
+    with gapcam.load(tmp_path / "model.onnx") as session, torch.no_grad():
+        end = model(torch.from_numpy(gapcam.preprocess(cat, report.contract.preprocessing))[None])[0]
+        expected = end.exp() if end.max() <= 0 else end
+        np.testing.assert_allclose(session(cat).scores, expected.numpy(), atol=1e-5)
+
+
+def test_logits_whose_scores_are_not_the_networks_own_are_noticed(tmp_path: Path) -> None:
+    """Tapped wrongly by hand: the logits are twice what goes into the Sigmoid."""
+    gapcam_export.export("networks:with_sigmoid", tmp_path / "model.onnx", size=(64, 64))
+    model = onnx.load(tmp_path / "model.onnx")
+
+    class Source:
+        name, tolerance = "onnxruntime", 1e-4
+
+        def __call__(self, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+            session = onnx.reference.ReferenceEvaluator(model)
+            return {"output": session.run(["output"], {"image": image[None]})[0][0]}
+
+    photographs, preprocessing = default_photographs()[:1], Preprocessing(size=(64, 64))
+    verify(model, preprocessing, preprocessing, photographs, Source())
+    sigmoid = next(node for node in model.graph.node if "output" in node.output)
+    logits, sigmoid.input[0] = sigmoid.input[0], "half"
+    half = numpy_helper.from_array(np.float32(0.5), "one_half")
+    model.graph.initializer.append(half)
+    model.graph.node.insert(
+        list(model.graph.node).index(sigmoid), helper.make_node("Mul", [logits, "one_half"], ["half"])
+    )
+    with pytest.raises(VerificationError, match="'output' is not the sigmoid of the logits that were found"):
+        verify(model, preprocessing, preprocessing, photographs, Source())
 
 
 CHANNELS, HIDDEN, CLASSES = 1024, 256, 21841
