@@ -134,6 +134,11 @@ def export(
     if scores is None:
         scores = _own_scores(original.graph, head, loaded)
     names = labels_for(head.classes, None if labels is None else Path(labels), classifier.labels)
+    if labels is None and len(classifier.labels) not in (0, head.classes):
+        notes.append(
+            f"SOURCE has {len(classifier.labels)} class names for {head.classes} classes; they were left out. --labels "
+            "FILE gives names"
+        )
 
     step("adding the outputs")
     head, renamed = claim_logits(original.graph, head)

@@ -27,6 +27,7 @@ _FOLLOWS_FROM_FIRST = frozenset(
 _CHOICES = frozenset({"ArgMax", "TopK", "ZipMap", "Normalizer", "LinearClassifier"})
 # They take the constants with these numbers: (constants, numbers).
 _LOOKUPS = frozenset({"ArrayFeatureExtractor", "Gather"})
+_TYPES_OF_NAMES = (TensorProto.STRING, TensorProto.INT32, TensorProto.INT64)
 
 
 def find_scores(graph: onnx.GraphProto, fed: str, name: str) -> str:
@@ -40,10 +41,16 @@ def find_scores(graph: onnx.GraphProto, fed: str, name: str) -> str:
         name: how messages call the model.
 
     Raises:
-        SourceError: outputs follow from different tensors.
+        SourceError: outputs follow from different tensors, or are the least of the scores.
     """
     outputs = [value.name for value in graph.output]
     origins = {_origin(graph, output) for output in outputs}
+    least = [name for node in graph.node if _takes_the_least(node) for name in node.output if name in origins]
+    if least:
+        raise SourceError(
+            f"{name} gives the least of the classes' scores ({least[0]!r}); expected scores, or the best of them. Give "
+            f"the scores as its output: onnx.utils.extract_model({name!r}, 'one.onnx', [{fed!r}], [their name])."
+        )
     if len(origins) != 1:
         raise SourceError(
             f"{name} has {len(outputs)} outputs ({', '.join(outputs) or 'none'}); expected one, the classifier's, or "
@@ -54,23 +61,49 @@ def find_scores(graph: onnx.GraphProto, fed: str, name: str) -> str:
     return next((scores for scores in found if find_logits(graph, scores) != scores), found[0])
 
 
-def labels_in(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Class names in the order of the logits that an output is made with, or none."""
+def labels_in(graph: onnx.GraphProto, notes: list[str]) -> tuple[str, ...]:
+    """Class names in the order of the logits that an output is made with, or none.
+
+    Numbers of classes are names, too, where they are others than 0 to K-1.
+
+    Args:
+        graph: of a classifier.
+        notes: gets what is said of names that could not be used.
+    """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for output in graph.output:
         for node, _ in _way_back(graph, output.name):
             given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-            keys, values = given.get("keys_int64s"), given.get("values_strings")
-            if node.op_type in _LOOKUPS and constants[node.input[0]].data_type == TensorProto.STRING:
-                return _texts(numpy_helper.to_array(constants[node.input[0]]).reshape(-1).tolist())
-            if node.op_type == "ZipMap" and given.get("classlabels_strings"):
-                return _texts(given["classlabels_strings"])
-            if node.op_type == "LabelEncoder" and keys and values and sorted(keys) == list(range(len(keys))):
-                return _texts([value for _, value in sorted(zip(keys, values, strict=True))])
+            names: Sequence[str | bytes | int] = ()
+            if node.op_type in _LOOKUPS and constants[node.input[0]].data_type in _TYPES_OF_NAMES:
+                names = numpy_helper.to_array(constants[node.input[0]]).reshape(-1).tolist()
+            elif node.op_type == "ZipMap":
+                names = given.get("classlabels_strings") or given.get("classlabels_int64s") or ()
+            elif node.op_type == "LabelEncoder" and ("keys_int64s" in given or "keys_tensor" in given):
+                keys = given.get("keys_int64s") or []
+                values = given.get("values_strings") or given.get("values_int64s") or []
+                if keys and sorted(keys) == list(range(len(keys))) and len(values) == len(keys):
+                    names = [value for _, value in sorted(zip(keys, values, strict=True))]
+                else:
+                    notes.append(
+                        f"the names in the LabelEncoder that makes {node.output[0]!r} are not those of the classes 0 "
+                        "to K-1, and were left out; --labels FILE gives names"
+                    )
+            if names and list(names) != list(range(len(names))):
+                return _texts(names)
     return ()
 
 
-def _texts(names: Sequence[str | bytes]) -> tuple[str, ...]:
+def divided_sigmoids(graph: onnx.GraphProto) -> str:
+    """The output that holds the classes' sigmoids divided by their sum, as of one-vs-rest classifiers, or ""."""
+    for output in graph.output:
+        operators = [node.op_type for node, _ in _way_back(graph, output.name)]
+        if "Normalizer" in operators and "Sigmoid" in operators[operators.index("Normalizer") :]:
+            return str(output.name)
+    return ""
+
+
+def _texts(names: Sequence[str | bytes | int]) -> tuple[str, ...]:
     return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
@@ -95,8 +128,13 @@ def _way_back(graph: onnx.GraphProto, output: str) -> Iterator[tuple[onnx.NodePr
         is_lookup = node.op_type in _LOOKUPS and node.input[0] in constants
         if node.op_type == "LinearClassifier" and node.output[0] == name:
             name = str(node.output[1])  # the scores that the label is chosen from
-        elif is_lookup or node.op_type in _FOLLOWS_FROM_FIRST:
+        elif is_lookup or (node.op_type in _FOLLOWS_FROM_FIRST and not _takes_the_least(node)):
             name = str(node.input[1 if is_lookup else 0])
         else:
             return
         yield node, name
+
+
+def _takes_the_least(node: onnx.NodeProto) -> bool:
+    smallest = any(attribute.name == "largest" and not attribute.i for attribute in node.attribute)
+    return node.op_type == "ArgMin" or (node.op_type == "TopK" and smallest)

@@ -9,7 +9,7 @@ import onnx
 
 from gapcam.contract import IMAGE, LOGITS, Preprocessing, Source
 from gapcam.errors import UsageError
-from gapcam_export.class_outputs import find_scores, labels_in
+from gapcam_export.class_outputs import divided_sigmoids, find_scores, labels_in
 from gapcam_export.errors import SourceError
 from gapcam_export.float32 import half_type, to_float32
 from gapcam_export.graph import fix_dimension, graph_inputs, necessary_tensors, rename_tensor, sort_nodes
@@ -168,13 +168,19 @@ def classifier_from_onnx(
     _fix_batch(model, fed, name, static_batch=static_batch)
     if not is_own:
         scores = find_scores(model.graph, IMAGE, name)  # by the names that it has now
+    divided = divided_sigmoids(model.graph)
+    if divided:
+        notes.append(
+            f"the output {divided!r} holds the classes' sigmoids divided by their sum; the runtime's scores are the "
+            "sigmoids themselves, not normalised"
+        )
     preprocessing = contract.preprocessing if contract else _assumed_onnx_preprocessing(model.graph, image, size, notes)
     return Classifier(
         model=model,
         output=renamed.get(scores, scores),
         source=Source(spec=name, sha256=loaded.sha256),
         preprocessing=msgspec.structs.replace(preprocessing, size=size),
-        labels=contract.labels if contract else labels_in(model.graph),
+        labels=contract.labels if contract else labels_in(model.graph, notes),
         loaded=loaded,
         onnx_reference=reference,
     )

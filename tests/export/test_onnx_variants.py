@@ -240,6 +240,116 @@ def test_a_users_labels_go_before_those_in_the_graph(tmp_path: Path) -> None:
     assert report.contract.labels == ("w", "x", "y", "z")
 
 
+def with_ending(path: Path, *nodes: onnx.NodeProto, outputs: dict[str, int], **constants: NDArray[Any]) -> Path:
+    """The network with something after its logits, `scores`; the outputs are given with their types."""
+    model = onnx.load(write(path, Variant()))
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, dtype, None) for name, dtype in outputs.items())
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    onnx.save(model, path)
+    return path
+
+
+BEST = helper.make_node("ArgMax", ["scores"], ["best"], axis=1, keepdims=0)
+LOOKUP = helper.make_node("Gather", ["ids", "best"], ["label"])
+PROBABILITIES = helper.make_node("Softmax", ["scores"], ["p"], axis=1)
+
+
+def encoder(keys: list[int], **values: list[Any]) -> onnx.NodeProto:
+    return helper.make_node("LabelEncoder", ["best"], ["label"], domain="ai.onnx.ml", keys_int64s=keys, **values)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels"),
+    [([30, 10, 7, 2], ("30", "10", "7", "2")), ([1, 2, 3, 4], ("1", "2", "3", "4")), ([0, 1, 2, 3], ())],
+)
+def test_numbers_of_classes_are_names_where_they_are_not_0_to_k_minus_1(
+    tmp_path: Path, ids: list[int], labels: tuple[str, ...]
+) -> None:
+    path, outputs = tmp_path / "a.onnx", {"label": TensorProto.INT64, "p": TensorProto.FLOAT}
+    map_of_ids = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    in_map = helper.make_node("ZipMap", ["p"], ["map"], domain="ai.onnx.ml", classlabels_int64s=ids)
+
+    def labels_of(path: Path) -> tuple[str, ...]:
+        return gapcam_export.export(str(path), tmp_path / "b.onnx").contract.labels
+
+    assert labels_of(with_ending(path, BEST, LOOKUP, PROBABILITIES, outputs=outputs, ids=np.int64(ids))) == labels
+    by_key = encoder([1, 0, 2, 3], values_int64s=[ids[i] for i in (1, 0, 2, 3)])
+    assert labels_of(with_ending(path, BEST, by_key, PROBABILITIES, outputs=outputs)) == labels
+    model = onnx.load(with_ending(path, PROBABILITIES, in_map, outputs={"p": TensorProto.FLOAT}))
+    model.graph.output.append(helper.make_value_info("map", helper.make_sequence_type_proto(map_of_ids)))
+    onnx.save(model, path)
+    assert labels_of(path) == labels
+    model = onnx.load(write(path, Variant(end="sklearn")))
+    (linear,) = [node for node in model.graph.node if node.op_type == "LinearClassifier"]
+    linear.attribute.remove(next(a for a in linear.attribute if a.name == "classlabels_strings"))
+    linear.attribute.append(helper.make_attribute("classlabels_ints", ids))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+    assert labels_of(path) == labels
+
+
+@pytest.mark.parametrize("keys", [[1, 2, 3, 4], [3, 2, 1, 7]])
+def test_names_of_other_keys_than_the_classes_are_left_out_and_said(tmp_path: Path, keys: list[int]) -> None:
+    names = encoder(keys, values_strings=list(NAMES), default_string="other")
+    outputs = {"label": TensorProto.STRING, "p": TensorProto.FLOAT}
+    path = with_ending(tmp_path / "a.onnx", BEST, names, PROBABILITIES, outputs=outputs)
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx")
+    assert report.contract.labels == ()
+    assert any("the LabelEncoder that makes 'label' are not those of the classes 0 to K-1" in n for n in report.notes)
+
+
+def test_too_many_or_too_few_names_are_left_out_and_said(tmp_path: Path) -> None:
+    outputs = {"label": TensorProto.STRING, "p": TensorProto.FLOAT}
+    five = np.array([*NAMES, "eel"], object)
+    too_many = with_ending(tmp_path / "a.onnx", BEST, LOOKUP, PROBABILITIES, outputs=outputs, ids=five)
+    too_few = with_ending(
+        tmp_path / "b.onnx",
+        BEST,
+        encoder([0, 1, 2], values_strings=list(NAMES[:3]), default_string="other"),
+        PROBABILITIES,
+        outputs=outputs,
+    )
+    for path, count in ((too_many, 5), (too_few, 3)):
+        report = gapcam_export.export(str(path), tmp_path / "c.onnx")
+        assert report.contract.labels == ()
+        assert any(f"SOURCE has {count} class names for 4 classes; they were left out" in n for n in report.notes)
+        (tmp_path / "names.txt").write_text("\n".join(NAMES))
+        said = gapcam_export.export(str(path), tmp_path / "c.onnx", labels=tmp_path / "names.txt").notes
+        assert not any("they were left out" in note for note in said)
+
+
+@pytest.mark.parametrize("function", ["SOFTMAX", "LOGISTIC"])
+def test_sigmoids_that_are_divided_by_their_sum_are_said_not_to_be_the_runtimes(
+    tmp_path: Path, cat: NDArray[np.uint8], function: str
+) -> None:
+    """scikit-learn's one-vs-rest; after a Softmax the Normalizer changes nothing."""
+    model = onnx.load(write(tmp_path / "a.onnx", Variant(end="sklearn")))
+    (linear,) = [node for node in model.graph.node if node.op_type == "LinearClassifier"]
+    next(a for a in linear.attribute if a.name == "post_transform").s = function.encode()
+    onnx.save(model, tmp_path / "a.onnx")
+    report = gapcam_export.export(str(tmp_path / "a.onnx"), tmp_path / "b.onnx")
+    said = any("'probabilities' holds the classes' sigmoids divided by their sum" in note for note in report.notes)
+    with gapcam.load(tmp_path / "b.onnx") as session:
+        scores = session(cat).scores
+    assert said == (not np.isclose(scores.sum(), 1)) == (function == "LOGISTIC")
+
+
+@pytest.mark.parametrize("operator", ["TopK", "ArgMin"])
+def test_the_least_of_the_scores_is_no_ones_logits(tmp_path: Path, operator: str) -> None:
+    if operator == "TopK":
+        node = helper.make_node("TopK", ["scores", "two"], ["values", "least"], largest=0, axis=1)
+        outputs = {"values": TensorProto.FLOAT, "least": TensorProto.INT64}
+    else:
+        node, outputs = helper.make_node("ArgMin", ["scores"], ["least"], axis=1), {"least": TensorProto.INT64}
+    for kept in (outputs, {"least": TensorProto.INT64}):
+        path = with_ending(tmp_path / "a.onnx", node, outputs=kept, two=np.int64([2]))
+        with pytest.raises(gapcam_export.SourceError, match=r"a\.onnx gives the least of the classes' scores"):
+            gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
 def test_outputs_that_follow_from_different_tensors_are_refused_by_name(tmp_path: Path) -> None:
     model = onnx.load(write(tmp_path / "a.onnx", Variant(end="Softmax+ArgMax")))
     pooled = next(node for node in model.graph.node if node.op_type == "Flatten")
