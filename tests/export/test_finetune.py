@@ -232,6 +232,18 @@ def test_another_run_in_the_same_folder_is_refused(network: Path, data: Path, tm
     assert (tmp_path / "mine" / "metrics.csv").read_text() == "mine"
 
 
+def test_only_what_gapcam_wrote_is_removed(network: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mine = [out / "checkpoints" / "last.ckpt", out / "epoch-1.pt", out / ".gapcam-checkpoints" / "notes.txt"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    for fresh in (False, True):
+        tune(network, data, out, fresh=fresh)
+        assert [path.read_text() for path in mine] == ["mine"] * 3
+    assert [path.name for path in (out / ".gapcam-checkpoints").iterdir()] == ["notes.txt"]
+
+
 def test_a_folder_in_which_another_run_works_is_refused(network: Path, data: Path, tmp_path: Path) -> None:
     from gapcam_export.finetune.run_folder import RunFolder
 

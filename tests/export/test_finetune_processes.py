@@ -65,7 +65,7 @@ def test_a_run_that_was_terminated_and_killed_goes_on_and_ends_with_the_same_bit
     assert code == -signal.SIGKILL
     assert "checking" not in said, "what the first process did is done again"
     assert "epoch 1 of" not in said
-    assert {"last.ckpt"} < {path.name for path in (out / "checkpoints").iterdir()}
+    assert {"last.ckpt"} < {path.name for path in (out / ".gapcam-checkpoints").iterdir()}
 
     done = subprocess.run([*command(network, data, out), "--json"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,10 @@ from gapcam_export.finetune.accuracy import Accuracy
 from gapcam_export.finetune.settings import Settings
 
 NETWORK, CURVE, METRICS, REPORT = "gapnet.pt2", "learning-curve.png", "metrics.csv", "report.json"
-_RUN, _CHECKPOINTS, _LOCK = "run.json", "checkpoints", ".lock"
+_RUN, _CHECKPOINTS, _LOCK = "run.json", ".gapcam-checkpoints", ".lock"
+
+_CHECKPOINT_FILES = ("last.ckpt", "epoch-*.pt", ".gapcam-*.tmp")
+"""What a run writes into the folder of its checkpoints."""
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -140,8 +143,12 @@ class RunFolder:
         write_atomically(self.path / _RUN, msgspec.json.format(msgspec.json.encode(run)))
 
     def remove_checkpoints(self) -> None:
-        """When they are needed no more."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """When they are needed no more; what else lies in their folder stays, and the folder then does, too."""
+        with suppress(OSError):  # what cannot be removed takes room and does no harm
+            for path in list(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []:
+                if any(fnmatchcase(path.name, pattern) for pattern in _CHECKPOINT_FILES):
+                    path.unlink()
+            self.checkpoints.rmdir()
 
     def _clear(self, *, fresh: bool) -> None:
         there = [name for name in (NETWORK, CURVE, METRICS, REPORT) if (self.path / name).exists()]
@@ -153,6 +160,8 @@ class RunFolder:
         for name in (*there, _RUN):
             (self.path / name).unlink(missing_ok=True)
         self.remove_checkpoints()
+        if self.last_checkpoint.exists():
+            raise DataError(f"{self.last_checkpoint} is of an earlier run and cannot be removed; remove it.")
 
     def _other(self, what: str) -> UsageError:
         return UsageError(
