@@ -19,6 +19,7 @@ from torch import nn
 
 from gapcam.contract import IMAGE, LOGITS
 from gapcam_export.errors import ExporterError, SourceError
+from gapcam_export.network_input import check_network_input
 from gapcam_export.tap import strip_exporter_notes
 
 
@@ -34,9 +35,10 @@ def onnx_from_torch(
         static_batch: fix N at 1 rather than leave it symbolic.
 
     Raises:
-        SourceError: the network does not run on such an input, or gives something else than [N,K].
+        SourceError: the network takes something else, does not run on it, or gives something else than [N,K].
         ExporterError: PyTorch's exporter cannot write it.
     """
+    check_network_input(model)
     # With an example of one, torch.export would take the batch for a constant.
     image = torch.zeros(1 if static_batch else 2, 3, *size)
     _try_forward(model, image)

@@ -27,6 +27,7 @@ from torch import fx, nn
 from gapcam.atomic_file import write_atomically
 from gapcam.contract import Preprocessing, Scores, Source
 from gapcam_export.errors import SourceError
+from gapcam_export.network_input import check_network_input
 
 HEAD_PREFIX = "head."
 """What the names of all parameters of a GAP network's new head begin with; every other one is the backbone's."""
@@ -106,8 +107,9 @@ def trace(model: nn.Module, size: tuple[int, int]) -> fx.GraphModule:
         size: (H, W) in pixels.
 
     Raises:
-        SourceError: torch.export cannot trace it.
+        SourceError: it takes something else, or torch.export cannot trace it.
     """
+    check_network_input(model)
     return _as_module(_exported(model, size))
 
 

@@ -92,6 +92,37 @@ def test_a_size_that_the_network_cannot_take_is_said_with_its_own_words(tmp_path
     assert "--size H W" in said
 
 
+@pytest.mark.parametrize("command", ["export", "gap"])
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("with_mask", "the network's forward takes image and mask; expected one input, the image"),
+        ("in_half", "weights are float16; expected float32. Convert the network with .float()"),
+        ("in_double", "weights are float64; expected float32"),
+        ("in_bfloat16", "weights are bfloat16; expected float32"),
+    ],
+)
+def test_a_network_that_takes_something_else_than_an_image_in_float32_is_refused(
+    tmp_path: Path, command: str, network: str, said: str
+) -> None:
+    source = NETWORKS.with_name("unusual_networks.py")
+    arguments = [command, f"{source}:{network}", "--size", "64", "64", "-o", str(tmp_path / "a.pt2")]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == ExitCode.MODEL
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_that_need_not_be_given_do_no_harm(tmp_path: Path) -> None:
+    source = f"{NETWORKS.with_name('unusual_networks.py')}:with_scale"
+    for command, name in (("export", "a.onnx"), ("gap", "a.pt2"), ("export", "b.onnx")):
+        source = str(tmp_path / "a.pt2") if name == "b.onnx" else source
+        arguments = [command, source, *(() if name == "b.onnx" else ("--size", "64", "64")), "-o", str(tmp_path / name)]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == ExitCode.DONE, done.stderr
+
+
 def test_a_checkpoint_that_does_not_fit_lists_the_keys(tmp_path: Path) -> None:
     state = gap_network().state_dict()
     state["extra.weight"] = state.pop("head.bias")
