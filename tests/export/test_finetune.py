@@ -46,6 +46,20 @@ def network(tmp_path: Path) -> Path:
     return save(TinyGap(), tmp_path / "network.pt2")
 
 
+class AlwaysOne(nn.Module):
+    """Answers the same class, whatever it is shown."""
+
+    def __init__(self, answer: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(1, 3)
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.bias.copy_(2 * torch.eye(3)[answer])
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(image.mean((1, 2, 3))[:, None])
+
+
 def tune(network: Path, data: Path, output: Path, settings: Settings = QUICK, **options: Any) -> Report:
     report = finetune(network, data, output, settings=settings, hardware=options.pop("hardware", ON_CPU), **options)
     assert report is not None
@@ -136,22 +150,11 @@ def test_training_stops_when_nothing_gets_better_but_not_before_the_backbone_was
 
 
 def test_classes_are_matched_to_the_networks_labels(tmp_path: Path) -> None:
-    class AlwaysThird(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(1, 3)
-            with torch.no_grad():
-                self.head.weight.zero_()
-                self.head.bias.copy_(torch.tensor([0.0, 0.0, 2.0]))
-
-        def forward(self, image: Tensor) -> Tensor:
-            return self.head(image.mean((1, 2, 3))[:, None])
-
     # Class "1" alone has two validation images.
     data = write_digits(tmp_path / "data", per_class=5, classes=3)
     for image in list(write_digits(tmp_path / "more", per_class=10, classes=2).glob("1/*.png")):
         image.replace(data / "1" / image.name)
-    path = save(AlwaysThird(), tmp_path / "labelled.pt2", labels=("2", "0", "1"))
+    path = save(AlwaysOne(2), tmp_path / "labelled.pt2", labels=("2", "0", "1"))
     report = tune(path, data, tmp_path / "out", Settings(epochs=1, lr=1e-12))
     assert report.classes == ("2", "0", "1")
     assert not any("sorted" in note for note in report.notes)
@@ -169,6 +172,28 @@ def test_the_original_is_measured_on_the_same_images_and_later_if_it_is_named_la
     again = tune(network, data, tmp_path / "late", original=same)
     assert again.original == report.original
     assert (again.after, again.epochs) == (late.after, late.epochs)
+
+
+def test_another_original_of_the_same_name_is_measured_anew(network: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for part, counts in (("train", (4, 4, 4)), ("val", (4, 2, 1))):
+        write_digits(data / part, per_class=4, classes=3)
+        for label, count in enumerate(counts):
+            for image in sorted((data / part / str(label)).iterdir())[count:]:
+                image.unlink()
+    named = Original(str(tmp_path / "original.pt2"))
+    right = []
+    for answer in (0, 1, 1):
+        save(AlwaysOne(answer), tmp_path / "original.pt2", labels=("0", "1", "2"))
+        report = tune(network, data, tmp_path / "out", original=named)
+        assert report.original is not None
+        right.append((report.original.top1, report.already_finished))
+    assert right == [(4, False), (2, False), (2, True)]
+    # The first logit of this one is class "2"'s, and it answers it: one image of the seven shows a 2.
+    save(AlwaysOne(0), tmp_path / "original.pt2", labels=("2", "0", "1"))
+    report = tune(network, data, tmp_path / "out", original=named)
+    assert report.original is not None
+    assert report.original.top1 == 1
 
 
 def test_a_finished_run_is_reported_again_and_left_alone(network: Path, data: Path, tmp_path: Path) -> None:

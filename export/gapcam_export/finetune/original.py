@@ -14,6 +14,7 @@ from gapcam.contract import Preprocessing
 from gapcam.errors import UsageError
 from gapcam_export.errors import SourceError
 from gapcam_export.finetune.network import move_constants
+from gapcam_export.onnx_from_torch import sha256_of_weights
 from gapcam_export.sources import OnnxSource, load_source
 
 
@@ -36,9 +37,24 @@ class Original:
         return f"{self.source}{weights}"
 
 
+@dataclass(frozen=True)
+class LoadedOriginal:
+    """The original network, ready to be measured.
+
+    Attributes:
+        network: gives [N,K] logits, in the order of classes that was asked for, for [N,3,H,W].
+        preprocessing: its own, or the other network's.
+        weights: SHA-256 of its weights.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    preprocessing: Preprocessing
+    weights: str
+
+
 def load_original(
     original: Original, classes: Sequence[str], preprocessing: Preprocessing, device: torch.device
-) -> tuple[Callable[[Tensor], Tensor], Preprocessing]:
+) -> LoadedOriginal:
     """Build the original network.
 
     Args:
@@ -46,9 +62,6 @@ def load_original(
         classes: in the order of the logits to compare with.
         preprocessing: for a network that says nothing of its own.
         device: to run it on.
-
-    Returns:
-        What gives [N,K] logits, in that order of classes, for [N,3,H,W]; and its preprocessing.
 
     Raises:
         UsageError: it has other classes, or is no network in PyTorch.
@@ -62,6 +75,7 @@ def load_original(
         move_constants(model, device)
     labels = loaded.record.labels if loaded.record else ()
     own = msgspec.structs.replace(own, size=loaded.size or own.size, embedded=False)
+    weights = sha256_of_weights(model)
     model = model.to(device)
     with torch.inference_mode():
         try:
@@ -79,5 +93,5 @@ def load_original(
         )
     if labels and set(labels) == set(classes):
         order = torch.tensor([labels.index(name) for name in classes], device=device)
-        return lambda images: model(images)[:, order], own
-    return model, own
+        return LoadedOriginal(lambda images: model(images)[:, order], own, weights)
+    return LoadedOriginal(model, own, weights)

@@ -34,6 +34,7 @@ class Run(msgspec.Struct, kw_only=True):
         before: the network's accuracy before training; None before it was measured.
         original: the original network's; None if there is none, or before it was measured.
         original_spec: what the original is.
+        original_weights: SHA-256 of the original's weights: two files may have the same name.
         finished: whether all results were written.
     """
 
@@ -44,6 +45,7 @@ class Run(msgspec.Struct, kw_only=True):
     before: Accuracy | None = None
     original: Accuracy | None = None
     original_spec: str = ""
+    original_weights: str = ""
     finished: bool = False
 
 

@@ -140,21 +140,32 @@ def finetune(
 def _run(task: _Task, folder: RunFolder, original: Original | None, *, fresh: bool, main: bool) -> Report | None:
     sha256 = hashlib.sha256(task.path.read_bytes()).hexdigest()
     run = folder.open(sha256, task.folders.fingerprint(), task.settings, fresh=fresh and main)
-    spec = "" if original is None else str(original)
-    if run.finished and spec in ("", run.original_spec):
+    loaded = None
+    if original is not None and main:
+        task.say(f"reading the original, {original}")
+        loaded = load_original(original, task.classes, task.preprocessing, task.device)
+        if (run.original_spec, run.original_weights) == (str(original), loaded.weights):
+            loaded = None  # it was measured
+    if run.finished and loaded is None:
         report = read_report(folder.file(REPORT))
         return msgspec.structs.replace(report, already_finished=True)
     continued = folder.last_checkpoint.exists()
     if main:
-        _prepare(task, folder, run, original)
+        _prepare(task, folder, run)
+        if loaded is not None:
+            task.say("measuring the original")
+            run.original = task.accuracy(loaded.network, loaded.preprocessing, run, "the original")
+            run.original_spec, run.original_weights = str(original), loaded.weights
+            folder.save(run)
+    del loaded  # its memory is needed for training
     trained = None if run.finished else _train(task, folder, run)
     if trained is not None and not trained.main:
         return None
     return _finish(task, folder, run, trained, continued=continued)
 
 
-def _prepare(task: _Task, folder: RunFolder, run: Run, original: Original | None) -> None:
-    """What is done once before training: images are checked, networks measured."""
+def _prepare(task: _Task, folder: RunFolder, run: Run) -> None:
+    """What is done once before training: images are checked, the network is measured."""
     if run.skipped is None:
         everything = [
             path for part in (task.folders.train, task.folders.val) for paths in part.values() for path in paths
@@ -172,12 +183,6 @@ def _prepare(task: _Task, folder: RunFolder, run: Run, original: Original | None
         folder.save(run)
         for problem in problems.values():
             task.say(f"skipped: {problem}")
-    if original is not None and run.original_spec != str(original):
-        task.say(f"measuring the original, {original}")
-        network, preprocessing = load_original(original, task.classes, task.preprocessing, task.device)
-        run.original = task.accuracy(network, preprocessing, run, "the original")
-        run.original_spec = str(original)
-        folder.save(run)
     if run.before is None:
         task.say("measuring the network before training")
         move_constants(task.program.model, task.device)
