@@ -30,11 +30,13 @@ class Layer:
         affine: the map, or None where the activation follows on what was there.
         activation: or None after the last map.
         preactivation: name of the tensor that the activation is applied to; "" where there is none.
+        output: name of the tensor that it gives; "" where there is none.
     """
 
     affine: Affine | None
     activation: Activation | None
     preactivation: str
+    output: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def read_chain(sections: Sections, names: Sequence[str]) -> Chain | None:
         if end == last:
             if affine is None or _is_elementwise(affine):
                 return None  # an activation ends it, such as 1 - sigmoid(x)
-            layers.append(Layer(affine, None, ""))
+            layers.append(Layer(affine, None, "", ""))
             return Chain(tuple(layers), sections.section(names[0], names[-1]))
         for after in range(end + 1, last + 1):
             activation = _read_activation(sections, names[end], names[after])
@@ -102,7 +104,7 @@ def read_chain(sections: Sections, names: Sequence[str]) -> Chain | None:
                 break
         else:
             return None
-        layers.append(Layer(affine, activation, names[end]))
+        layers.append(Layer(affine, activation, names[end], names[after]))
         here = after
 
 

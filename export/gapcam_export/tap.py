@@ -292,8 +292,8 @@ class _Tapping:
     def add_rows(self, tail: Chain, k: int) -> None:
         """The k best classes, and the gradient's rows and biases for them."""
         self._tangent = Tangent(self._writer, tail)
-        logits = self._add_topk_classes(k)
-        self._tangent.write_rows(self._head.pooled, self._channels, logits, k)
+        self._add_topk_classes(k)
+        self._tangent.write_rows(k)
         self._output(TOPK_WEIGHTS, TensorProto.FLOAT, (k, self._channels))
         self._output(TOPK_BIAS, TensorProto.FLOAT, (k,))
 
@@ -324,13 +324,12 @@ class _Tapping:
             self._add_weighted_sum(rows, TOPK_MAPS, (k, self._height, self._width))
         self._output(TOPK_MAPS, TensorProto.FLOAT, (k, self._height, self._width))
 
-    def _add_topk_classes(self, k: int) -> str:
-        """The k best classes; gives the name of their logits."""
+    def _add_topk_classes(self, k: int) -> None:
+        """The k best classes."""
         count = self._writer.constant(np.asarray([k], np.int64), "topk_count")
         logits = unused_name(self._graph, "topk_logits")
         self._graph.node.append(helper.make_node("TopK", [LOGITS, count], [logits, TOPK_CLASSES], axis=1))
         self._output(TOPK_CLASSES, TensorProto.INT64, (k,))
-        return logits
 
     def _add_weighted_sum(self, weights: str, name: str, shape: tuple[int, int, int]) -> None:
         """Zhou et al. 2016, equation 2: M_c(x,y) = sum_k W[c,k] f_k(x,y), as one matrix product."""

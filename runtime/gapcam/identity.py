@@ -67,7 +67,8 @@ def tangent_error(
 
     Two differences count, both relative: |logit_c - mean(M_c) - topk_bias_c| with M_c = sum_k topk_weights[c,k] f_k,
     and that of each class's logit from the greatest, the second greatest and so on, since the classes are to be the k
-    best, best first. Whether a row is the gradient is not seen here: the tangent touches at any slope.
+    best, best first. A row that is not the gradient is seen where its bias was not made to fit it; both from the same
+    wrong slope of an activation are not, since the tangent touches at any slope.
 
     Args:
         logits: [N,K].

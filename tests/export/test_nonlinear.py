@@ -193,6 +193,21 @@ def test_layers_that_are_stored_in_float16_are_used_as_they_are(tmp_path: Path) 
         assert stored.count(list(tensor.dims)) + stored.count(list(tensor.dims)[::-1]) == 1
 
 
+@pytest.mark.parametrize("factor", [0, -1, 100])
+def test_rows_that_are_wrong_in_the_file_are_refused_at_load(factor: float, tmp_path: Path) -> None:
+    gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64), topk=3)
+    gapcam.load(tmp_path / "model.onnx").close()
+    model = onnx.load(tmp_path / "model.onnx")
+    place, last = next((place, node) for place, node in enumerate(model.graph.node) if "topk_weights" in node.output)
+    last.output[0] = "right_rows"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(factor), "factor"))
+    spoilt = onnx.helper.make_node("Mul", ["right_rows", "factor"], ["topk_weights"])
+    model.graph.node.insert(place + 1, spoilt)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(gapcam.VerificationError, match="maps would be wrong"):
+        gapcam.load(tmp_path / "model.onnx")
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
