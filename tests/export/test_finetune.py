@@ -133,6 +133,33 @@ def test_a_network_without_a_new_head_is_trained_from_the_start_and_says_so(data
     assert not torch.equal(before["layers.backbone.0.weight"], after["layers.backbone.0.weight"])
 
 
+class Squeezed(TinyGap):
+    """With a BatchNorm after a pooling, as in split attention: one value a channel of each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Sigmoid())
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.backbone(image)
+        return self.head(features * self.gate(features))
+
+
+def test_batch_norm_learns_from_a_last_batch_of_one_image_and_refuses_batches_of_one(
+    data: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    path = save(Squeezed(), tmp_path / "squeezed.pt2")
+    next((data / "0").iterdir()).unlink()
+    settings = Settings(epochs=2, frozen_epochs=0, batch=22, lr=1e-2, train_batch_norm=True, val_fraction=0.25)
+    report = tune(path, data, tmp_path / "out", settings)
+    assert report.train_images == 23
+    assert all(value.isfinite().all() for value in weights(tmp_path / "out" / "gapnet.pt2").values())
+    with pytest.raises(UsageError, match=r"batch is 1, one image a device, .*; expected a batch of 2 or more"):
+        tune(path, data, tmp_path / "one", msgspec.structs.replace(settings, batch=1))
+    tune(path, data, tmp_path / "kept", Settings(epochs=1, batch=1, frozen_epochs=0))
+
+
 def test_the_kept_weights_are_the_best_epochs(network: Path, data: Path, tmp_path: Path) -> None:
     report = tune(network, data, tmp_path / "out", msgspec.structs.replace(QUICK, epochs=6, lr=0.05))
     losses = [epoch.val_loss for epoch in report.epochs]

@@ -139,6 +139,15 @@ def test_devices_share_an_epoch_in_the_order_that_one_alone_would_take(world: in
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_each_device_takes_images_once_more_at_the_end(world: int) -> None:
+    for rank in range(world):
+        without = list(EpochOrder(10, rank=rank, world=world, seed=5))
+        more = list(EpochOrder(10, rank=rank, world=world, seed=5, more=1))
+        assert more[:-1] == without
+        assert more[-1][1:] == (without[0][1], False)
+
+
 def batches(images: list[LabelledImage], workers: int, epoch: int) -> Tensor:
     order = EpochOrder(len(images), seed=0)
     order.set_epoch(epoch)

@@ -19,7 +19,8 @@ from gapcam_export.finetune.augmentation import Augmentation
 from gapcam_export.finetune.labelled_images import LabelledImage
 
 Key = tuple[int, int, bool]
-"""Epoch, index of an image, and whether it counts: some are there twice, for devices to have as many each."""
+"""Epoch, index of an image, and whether it counts: some are there twice, for devices to have as many each, or a
+batch enough."""
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images [N,3,H,W] float32, classes [N] int64, and whether they count [N] bool."""
 
@@ -37,9 +38,11 @@ class EpochOrder(Sampler[Key]):
         rank: which device.
         world: how many there are.
         seed: of the order, or None for that of the images.
+        more: images that each device takes once more at the end.
     """
 
-    def __init__(self, count: int, *, rank: int = 0, world: int = 1, seed: int | None = None) -> None:
+    def __init__(self, count: int, *, rank: int = 0, world: int = 1, seed: int | None = None, more: int = 0) -> None:
+        self._more = more
         self._count, self._rank, self._world, self._seed = count, rank, world, seed
         self._epoch = 0
 
@@ -48,7 +51,7 @@ class EpochOrder(Sampler[Key]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self._count // self._world)
+        return -(-self._count // self._world) + self._more
 
     def __iter__(self) -> Iterator[Key]:
         order = list(range(self._count))

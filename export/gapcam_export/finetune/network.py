@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -65,6 +66,16 @@ def parts_of(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     for name, parameter in model.named_parameters():
         (head if name.startswith(HEAD_PREFIX) else backbone).append(parameter)
     return head, backbone
+
+
+def normalizes_single_values(model: fx.GraphModule) -> bool:
+    """Whether a BatchNorm sees one value a channel of each image, as after a global pooling."""
+    for node in model.graph.nodes:
+        if str(node.target) == "aten.batch_norm.default":
+            value = node.args[0].meta.get("val")
+            if isinstance(value, torch.Tensor) and math.prod(value.shape[2:]) == 1:
+                return True
+    return False
 
 
 def move_constants(model: fx.GraphModule, device: torch.device) -> None:

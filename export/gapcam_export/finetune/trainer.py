@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import fx
 
 from gapcam.cli.console import stderr
-from gapcam.errors import BackendError, DataError, UsageError
+from gapcam.errors import BackendError, DataError
 from gapcam_export.finetune.callbacks import LastCheckpoint, PatienceAfterUnfreezing, Recorder, WholeFiles
 from gapcam_export.finetune.history import Epoch
 from gapcam_export.finetune.run_folder import RunFolder
@@ -84,7 +84,7 @@ def train(
         TrainingError: training diverged.
         DataError: an image cannot be read any more.
         BackendError: there are no such devices.
-        UsageError: the batch cannot be divided among them.
+        UsageError: the batch cannot be divided among them, or is too small for BatchNorm.
     """
     recorder = Recorder(folder.checkpoints, settings.monitor)
     callbacks: list[Callback] = [
@@ -98,10 +98,7 @@ def train(
         device = device_of(hardware)
         task = FineTuning(model, settings, steps_per_epoch)
         trainer = _trainer(folder, settings, hardware, device, callbacks, stages=task.unfreeze_epoch > 0)
-        if settings.batch % trainer.world_size:
-            raise UsageError(
-                f"batch is {settings.batch}, which {trainer.world_size} devices cannot share; expected a multiple."
-            )
+        images.check_batch(model, trainer.world_size)
         last = folder.last_checkpoint if folder.last_checkpoint.exists() else None
         try:
             trainer.fit(task, images, ckpt_path=last, weights_only=True)

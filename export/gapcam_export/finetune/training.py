@@ -14,10 +14,11 @@ from torch.nn import functional as F  # noqa: N812  # as everybody calls it
 from torch.utils.data import DataLoader
 
 from gapcam.contract import Preprocessing
+from gapcam.errors import UsageError
 from gapcam_export.finetune.augmentation import Augmentation
 from gapcam_export.finetune.labelled_images import LabelledImage
 from gapcam_export.finetune.loading import Batch, EpochOrder, Images, loader, seed_of
-from gapcam_export.finetune.network import move_constants, parts_of
+from gapcam_export.finetune.network import move_constants, normalizes_single_values, parts_of
 from gapcam_export.finetune.settings import Settings
 from gapcam_export.program import set_training
 
@@ -55,11 +56,32 @@ class ImageFolders(LightningDataModule):
         """The images in their order."""
         return self._loader(self._val, None)
 
+    def check_batch(self, model: fx.GraphModule, world: int) -> None:
+        """That so many devices can share the batch, and that BatchNorm can learn from a device's part of it.
+
+        Raises:
+            UsageError: they cannot.
+        """
+        batch = self._settings.batch
+        if batch % world:
+            raise UsageError(f"batch is {batch}, which {world} devices cannot share; expected a multiple.")
+        if self._settings.train_batch_norm and batch == world and normalizes_single_values(model):
+            raise UsageError(
+                f"batch is {batch}, one image a device, of which a BatchNorm after a pooling in this network sees one "
+                f"value a channel, and that has no variance; expected a batch of {2 * world} or more, or leave "
+                "--train-batch-norm out."
+            )
+
     def _loader(self, images: Images, seed: int | None) -> DataLoader[Batch]:
         assert self.trainer is not None  # noqa: S101  # Lightning sets it before it asks for batches
         world = self.trainer.world_size
-        order = EpochOrder(len(images), rank=self.trainer.global_rank, world=world, seed=seed)
-        return loader(images, order, self._settings.batch // world, self._workers)
+        batch = self._settings.batch // world
+        # A last batch of one image gets another, or BatchNorm after a pooling would have no variance to learn. Joined
+        # with the batch before, or dropped, there would be other steps an epoch on another number of devices.
+        alone = -(-len(images) // world) % batch == 1 if batch > 1 else False
+        more = int(alone and images is self._train and self._settings.train_batch_norm)
+        order = EpochOrder(len(images), rank=self.trainer.global_rank, world=world, seed=seed, more=more)
+        return loader(images, order, batch, self._workers)
 
 
 class FineTuning(LightningModule):
