@@ -21,6 +21,7 @@ from gapcam_export.errors import SourceError
 from gapcam_export.surgery.dataflow import (
     copy_nodes,
     image_of,
+    is_changed_later,
     name_changes,
     necessary_nodes,
     needed_for,
@@ -127,7 +128,10 @@ def find_cut(
         raise UsageError(f"--cut-stride is {stride}; every path passes through maps of {_listed(spatial, size)}.")
     *_, found = by_node.values()
     trailing = _REARRANGING | _POOLING if before_pooling else _REARRANGING
-    while found.node.target in trailing and (before := by_node.get(found.node.all_input_nodes[0])):
+    while found.node.target in trailing and not is_changed_later(found.node):
+        before = by_node.get(found.node.all_input_nodes[0])
+        if before is None:
+            break
         found = before
     return Cut(found.node, found.layout, found.features, found.skipped, image, logits, scores)
 
@@ -150,6 +154,15 @@ def backbone_of(traced: fx.GraphModule, cut: Cut) -> fx.GraphModule:
             maps = _call(graph, _aten.transpose.int, maps, 1, 2)
         maps = _call(graph, _aten.reshape.default, maps, [-1, channels, rows, columns])
     graph.output(maps)
+    return fx.GraphModule(traced, graph)
+
+
+def logits_of(traced: fx.GraphModule, cut: Cut) -> fx.GraphModule:
+    """The whole network as it was traced, with nothing left out but what makes scores of its logits."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(traced.graph, copies)
+    graph.output(copies[cut.logits])
     return fx.GraphModule(traced, graph)
 
 

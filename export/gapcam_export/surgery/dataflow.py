@@ -5,11 +5,16 @@ The graphs are those of `program.trace`: ATen operators in an order in which the
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 from torch import fx
+
+_aten = torch.ops.aten
+# What gives its first argument, or a part of it, without its schema's saying so: a list's part, dropout in evaluation.
+_PASSING = frozenset({operator.getitem, _aten.dropout.default, _aten.feature_dropout.default, _aten.type_as.default})
 
 
 def image_of(graph: fx.Graph) -> fx.Node:
@@ -65,15 +70,23 @@ def needed_for(target: fx.Node, known: Collection[fx.Node]) -> list[fx.Node]:
     """The nodes that compute `target` as its last reader sees it, in graph order; `known` ones need not be computed."""
     changes = {node for node in target.graph.nodes if _changes_later(node, target)}
     needed = {target, *changes}
+    last = max(needed)
+    # What is changed through a view of it, or by an operator in place, is read by another name later.
+    memory = {_viewed(node) for node in needed}
     kept: list[fx.Node] = []
     for node in reversed(target.graph.nodes):
-        # What is changed through a view of it is read by its own name later.
-        if node < target and _changes_in_place(node) and _viewed(node) in needed and _viewed(node) not in known:
+        if node < last and _changes_in_place(node) and _viewed(node) in memory and not _is_in(node, known):
             needed.add(node)
         if node in needed and node not in known:
             kept.append(node)
             needed.update(node.all_input_nodes)
+            memory.update(map(_viewed, node.all_input_nodes))
     return kept[::-1]
+
+
+def is_changed_later(target: fx.Node) -> bool:
+    """Whether a tensor is changed in place after it was made, under whatever name, and read after that."""
+    return any(_changes_later(node, target) for node in target.graph.nodes)
 
 
 def copy_nodes(nodes: Iterable[fx.Node], known: dict[fx.Node, fx.Node], into: fx.Graph) -> None:
@@ -108,8 +121,17 @@ def _changes_later(node: fx.Node, target: fx.Node) -> bool:
     return shares and any(node < user for user in target.users)
 
 
+def _is_in(change: fx.Node, known: Collection[fx.Node]) -> bool:
+    """Whether known tensors, as their last readers see them, hold a change already; the image is as it came."""
+    return any(
+        change <= each or any(change < user for user in each.users)
+        for each in known
+        if each.op != "placeholder" and _viewed(each) is _viewed(change)
+    )
+
+
 def _viewed(node: fx.Node) -> fx.Node:
-    """The tensor whose memory a chain of views and changes in place is of."""
-    while _alias(node) is not None and isinstance(node.args[0], fx.Node):
+    """The tensor whose memory a chain of views, their parts and changes in place is of."""
+    while (_alias(node) is not None or node.target in _PASSING) and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     return node

@@ -20,7 +20,7 @@ from gapcam_export.program import ProgramRecord, save_program, trace
 from gapcam_export.sources import TorchSource
 from gapcam_export.surgery.calibration import Teacher, compare, fit_head
 from gapcam_export.surgery.cost import measure_cost
-from gapcam_export.surgery.cut import Cut, backbone_of, find_cut, section_of
+from gapcam_export.surgery.cut import Cut, backbone_of, find_cut, logits_of
 from gapcam_export.surgery.dataflow import needed_for
 from gapcam_export.surgery.dilation import dilated
 from gapcam_export.surgery.gap_network import GapHead, GapNetwork, initialize, set_linear
@@ -31,6 +31,9 @@ from gapcam_export.surgery.presets import check_preset
 from gapcam_export.surgery.report import Initial, SurgeryReport
 
 DEFAULT_SIZE = (224, 224)
+_RANDOM = "the linear layer has random values"
+# Of the largest logit: float32 sums in another order.
+_TOLERANCE = 1e-3
 
 
 def operate(
@@ -69,6 +72,10 @@ def operate(
     notes = _notes(cut)
     preprocessing = _preprocessing(loaded, size, options)
     initial, sentence = _initialize_linear(network, old_head, size, options)
+    if initial == "kept" and own_size == size and not (options.stride or options.conv) and not _agree(network, old):
+        initialize(network.head)
+        initial, sentence = "random", _RANDOM
+        notes.append("the old head's values are not kept: with them the new network gave other logits on noise")
     compared = None
     if initial == "random" and photographs is not None:
         step(f"fitting to the old logits on {len(photographs)} photographs")
@@ -149,9 +156,7 @@ def _old_network(
         step(f"tracing the network at {own_size[0]}x{own_size[1]}, to compare")
         traced = trace(model, own_size)
     cut = find_cut(traced, own_size, before_pooling=False)
-    logits = section_of(traced, cut.image, cut.logits)
-    assert logits is not None  # noqa: S101  # all there is comes from the image
-    return Teacher(logits, own_size), cut.features
+    return Teacher(logits_of(traced, cut), own_size), cut.features
 
 
 def _network(backbone: fx.GraphModule, cut: Cut, options: Options) -> GapNetwork:
@@ -171,7 +176,16 @@ def _initialize_linear(
     fits = options.classes is None and old_head is not None and _passes_unchanged(network, size, options)
     if fits and old_head is not None and set_linear(network.head, old_head):
         return "kept", "the linear layer has the old head's weights and bias"
-    return "random", "the linear layer has random values"
+    return "random", _RANDOM
+
+
+def _agree(network: GapNetwork, old: Teacher) -> bool:
+    """Whether two networks that should be equal give the same logits on noise."""
+    noise = torch.randn(2, 3, *old.size, generator=torch.Generator().manual_seed(0))
+    expected = old.logits(noise.clone())
+    with torch.no_grad():
+        got = network(noise).numpy()
+    return bool(abs(got - expected).max() <= _TOLERANCE * abs(expected).max())
 
 
 def _passes_unchanged(network: GapNetwork, size: tuple[int, int], options: Options) -> bool:
