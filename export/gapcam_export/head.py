@@ -149,8 +149,10 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
     if not spatial:
         raise HeadError(
             HeadKind.NONE,
-            f"no tensor that all paths to the logits {logits!r} pass through has spatial extent.",
-            "A class activation map needs feature maps larger than 1x1: try a larger --size.",
+            f"no tensor that all paths to the logits {logits!r} pass through has spatial extent: no single tensor carries "
+            "all of the image.",
+            "A class activation map needs such feature maps. Networks whose branches are joined as vectors have none "
+            "(as CrossViT); where the maps are 1x1, try a larger --size.",
         )
     static_batch = fed.type.tensor_type.shape.dim[0].dim_value > 0
     probe = _Probe(model, observed, static_batch=static_batch)

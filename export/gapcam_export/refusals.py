@@ -18,6 +18,19 @@ from gapcam_export.section import Array
 SURGERY = "`gapcam gap SOURCE -o gapnet.pt2` does that with a network in PyTorch. Then fine-tune it."
 
 
+def _mean_and_maximum(maps: Array, axis: tuple[int, ...]) -> tuple[Array, Array]:
+    return np.mean(maps, axis=axis), np.max(maps, axis=axis)
+
+
+# What a maximum has part in: reductions of feature maps [N,...] over axes.
+_WITH_MAXIMUM: Mapping[str, Callable[..., Array]] = {
+    "their maximum": np.max,
+    "the mean of their average and their maximum": lambda maps, axis: np.mean(_mean_and_maximum(maps, axis), axis=0),
+    "their average beside their maximum": lambda maps, axis: np.hstack(_mean_and_maximum(maps, axis)),
+    "their maximum beside their average": lambda maps, axis: np.hstack(_mean_and_maximum(maps, axis)[::-1]),
+}
+
+
 def not_affine(model: onnx.ModelProto, pooled: str, logits: str) -> ModelError:
     """For a tail that follows the pooling and is of no kind that gives maps.
 
@@ -65,10 +78,11 @@ def no_average_pooling(
     shape = list(observed[features].shape[1:])
     maps = f"the last feature maps are {features!r} {shape}"
     for name in later:
-        if reduces_to(np.max, features, name):
+        pooled = next((how for how, reduce in _WITH_MAXIMUM.items() if reduces_to(reduce, features, name)), "")
+        if pooled:
             return HeadError(
                 HeadKind.NONE,
-                f"{maps}, pooled by their maximum.",
+                f"{maps}, pooled by {pooled}.",
                 "A maximum looks at one point and leaves no map of the object's extent (Zhou et al. 2016, section 2). "
                 f"Replace it by global average pooling: {SURGERY}",
             )
@@ -79,6 +93,13 @@ def no_average_pooling(
                 f"Divide it by the number of positions ({prod(shape) // observed[name][0].size}) and the next layer's "
                 "weights the other way: then it is global average pooling.",
             )
+    if len(shape) == 3 and 1 in shape:  # a query's heads, say
+        return HeadError(
+            HeadKind.NONE,
+            f"the last tensor with spatial extent is {features!r} {shape}, which is no grid of the image: what the "
+            "network knows of all positions was pooled before, by attention mostly.",
+            f"A class activation map needs global average pooling and one linear layer in its place: {SURGERY}",
+        )
     if len(shape) == 3 and any(observed[name].shape[1:] == (prod(shape),) for name in later):
         found = f"{maps}, flattened into {prod(shape)} values for fully connected layers (as in AlexNet and VGG)."
     elif len(shape) == 2:

@@ -114,6 +114,23 @@ def test_a_network_that_takes_something_else_than_an_image_in_float32_is_refused
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("average_plus_maximum", "pooled by the mean of their average and their maximum. A maximum looks at one point"),
+        ("average_beside_maximum", "pooled by their average beside their maximum. A maximum looks at one point"),
+        ("maximum_beside_average", "pooled by their maximum beside their average. A maximum looks at one point"),
+        ("two_branches", "no single tensor carries all of the image. A class activation map needs such feature maps"),
+        ("one_query", "[1, 3, 4], which is no grid of the image"),
+    ],
+)
+def test_a_pooling_that_is_no_average_is_named(tmp_path: Path, source: str, said: str) -> None:
+    unusual = NETWORKS.with_name("unusual_networks.py")
+    line = refused(tmp_path, ExitCode.MODEL, f"{unusual}:{source}", "--size", 64, 64)
+    assert said in line
+    assert ("`gapcam gap SOURCE -o gapnet.pt2`" in line) == (source != "two_branches")  # it has no place to cut
+
+
 def test_arguments_that_need_not_be_given_do_no_harm(tmp_path: Path) -> None:
     source = f"{NETWORKS.with_name('unusual_networks.py')}:with_scale"
     for command, name in (("export", "a.onnx"), ("gap", "a.pt2"), ("export", "b.onnx")):

@@ -57,7 +57,7 @@ def test_features_are_the_patches_without_class_and_register_tokens(
     ("name", "size", "said"),
     [
         ("averaged_with_its_class_token", (64, 96), "25 tokens are averaged, which is no grid of square patches"),
-        ("averaged_and_greatest", (64, 96), "and they are not averaged"),
+        ("averaged_and_greatest", (64, 96), "pooled by the mean of their average and their maximum"),
         ("timms_class_token", (64, 96), "a class token or attention takes what it needs of them"),
         ("torchvisions_class_token", (64, 64), "a class token or attention takes what it needs of them"),
     ],
