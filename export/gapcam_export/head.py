@@ -149,8 +149,8 @@ def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
     if not spatial:
         raise HeadError(
             HeadKind.NONE,
-            f"no tensor that all paths to the logits {logits!r} pass through has spatial extent: no single tensor carries "
-            "all of the image.",
+            f"no tensor that all paths to the logits {logits!r} pass through has spatial extent: no single tensor "
+            "carries all of the image.",
             "A class activation map needs such feature maps. Networks whose branches are joined as vectors have none "
             "(as CrossViT); where the maps are 1x1, try a larger --size.",
         )
