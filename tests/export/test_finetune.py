@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,55 @@ def test_a_finished_run_is_reported_again_and_left_alone(network: Path, data: Pa
     fresh = tune(network, data, tmp_path / "out", fresh=True)
     assert not fresh.already_finished
     assert fresh.after == first.after
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("gapnet.pt2", None, "which the finished run there wrote, is missing"),
+        ("report.json", None, "of a finished run, cannot be read"),
+        ("report.json", b"{", "of a finished run, cannot be read"),
+        ("report.json", b"[1]", "of a finished run, cannot be read"),
+        ("report.json", b'{"original": 1}', "of a finished run, cannot be read"),
+        ("run.json", b"{", "cannot be read"),
+    ],
+)
+def test_a_damaged_finished_run_is_refused_by_the_files_name(
+    network: Path, data: Path, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    settings = Settings(epochs=1)
+    tune(network, data, tmp_path / "out", settings)
+    path = tmp_path / "out" / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    for original in (None, Original(str(network))):
+        with pytest.raises(DataError, match=rf"^{re.escape(str(path))}.* {said}.*start anew with --fresh\.$"):
+            tune(network, data, tmp_path / "out", settings, original=original)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "epoch-1.pt"])
+def test_a_damaged_checkpoint_is_refused_before_training(network: Path, data: Path, tmp_path: Path, name: str) -> None:
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 1 "):
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedTrainingError):
+        tune(network, data, tmp_path / "out", progress=interrupt)
+    path = tmp_path / "out" / ".gapcam-checkpoints" / name
+    whole = path.read_bytes()
+    said: list[str] = []
+    for content in (whole[: len(whole) // 2], b"", b"garbage"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}, .* it is cut off or damaged; start anew with --fresh\.$"):
+            tune(network, data, tmp_path / "out", progress=said.append)
+    if name != "last.ckpt":  # without that one the run begins again
+        path.unlink()
+        with pytest.raises(DataError, match=rf"{name}, .* it is missing; start anew with --fresh\.$"):
+            tune(network, data, tmp_path / "out", progress=said.append)
+    assert not [line for line in said if "training" in line or line.startswith("epoch ")]
+    path.write_bytes(whole)
+    assert tune(network, data, tmp_path / "out").continued
 
 
 def test_an_interrupt_says_how_to_go_on_and_ctrl_c_works_as_before(network: Path, data: Path, tmp_path: Path) -> None:

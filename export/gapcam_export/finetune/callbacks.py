@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from gapcam.atomic_file import write_atomically
+from gapcam.errors import DataError
 from gapcam_export.finetune.errors import TrainingError
 from gapcam_export.finetune.history import Epoch
 from gapcam_export.finetune.settings import Monitor
@@ -26,6 +28,10 @@ from gapcam_export.finetune.training import FineTuning
 METRIC = {"loss": "val_loss", "top1": "val_top1"}
 BEST_KEY = "best"
 """Under which a checkpoint holds what `Recorder` knows."""
+
+
+BEST_WEIGHTS = "epoch-{}.pt"
+"""The file of the best epoch's weights, beside the checkpoint."""
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -103,7 +109,7 @@ class Recorder(Callback):
     @property
     def best_weights(self) -> Path:
         """The best epoch's."""
-        return self._folder / f"epoch-{self.best + 1}.pt"
+        return self._folder / BEST_WEIGHTS.format(self.best + 1)
 
     @property
     def state_key(self) -> str:
@@ -130,7 +136,7 @@ class Recorder(Callback):
         del pl_module
         self._begin = time.monotonic()
         if trainer.is_global_zero:
-            for path in self._folder.glob("epoch-*.pt"):
+            for path in self._folder.glob(BEST_WEIGHTS.format("*")):
                 if path != self.best_weights:
                     path.unlink()
 
@@ -160,6 +166,27 @@ class Recorder(Callback):
                 content = io.BytesIO()
                 torch.save({name: part.cpu() for name, part in pl_module.model.state_dict().items()}, content)
                 write_atomically(self.best_weights, content.getvalue())
+
+
+def check_checkpoint(path: Path) -> None:
+    """That a run can go on from a checkpoint to its end.
+
+    Raises:
+        DataError: it is damaged, or the best epoch's weights beside it are missing or damaged.
+    """
+    best = _read(path)["callbacks"][BEST_KEY]["best"]
+    _read(path.with_name(BEST_WEIGHTS.format(best + 1)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else "it is cut off or damaged"
+        raise DataError(
+            f"{path}, without which the run there cannot go on, cannot be read: {reason}; start anew with --fresh."
+        ) from error
+    return content
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

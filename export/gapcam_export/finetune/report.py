@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gapcam.errors import DataError
 from gapcam_export.finetune.accuracy import Accuracy, wilson_interval
 from gapcam_export.finetune.history import Epoch
 from gapcam_export.finetune.settings import Settings
@@ -81,11 +82,13 @@ def read_report(path: Path) -> Report:
     """The report that an earlier run wrote.
 
     Raises:
-        OSError: there is none.
-        msgspec.DecodeError: it is damaged.
+        DataError: there is none, or it is damaged.
     """
-    plain = msgspec.json.decode(path.read_bytes())
-    for name in ("original", "before", "after"):
-        if plain[name] is not None:
-            plain[name] |= {rank: part and part["right"] for rank, part in plain[name].items() if rank != "images"}
-    return msgspec.convert(plain, Report)
+    try:
+        plain = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        for name in ("original", "before", "after"):
+            if plain[name] is not None:
+                plain[name] |= {rank: part and part["right"] for rank, part in plain[name].items() if rank != "images"}
+        return msgspec.convert(plain, Report)
+    except (OSError, msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}, of a finished run, cannot be read ({error}); start anew with --fresh.") from error

@@ -140,6 +140,16 @@ class RunFolder:
         except (OSError, msgspec.DecodeError) as error:
             raise DataError(f"{path} cannot be read ({error}); start anew with --fresh.") from error
 
+    def check_network(self) -> None:
+        """That a finished run's network is here.
+
+        Raises:
+            DataError: it is not.
+        """
+        path = self.path / NETWORK
+        if not path.is_file():
+            raise DataError(f"{path}, which the finished run there wrote, is missing; start anew with --fresh.")
+
     def save(self, run: Run) -> None:
         """Keep what is known of a run."""
         write_atomically(self.path / _RUN, msgspec.json.format(msgspec.json.encode(run)))

@@ -16,6 +16,7 @@ from gapcam.atomic_file import write_atomically
 from gapcam.contract import Preprocessing
 from gapcam.errors import DataError, UsageError
 from gapcam_export.finetune.accuracy import Accuracy, measure_accuracy
+from gapcam_export.finetune.callbacks import check_checkpoint
 from gapcam_export.finetune.class_order import class_order
 from gapcam_export.finetune.curve import draw_learning_curve
 from gapcam_export.finetune.errors import InterruptedTrainingError
@@ -140,14 +141,19 @@ def finetune(
 def _run(task: _Task, folder: RunFolder, original: Original | None, *, fresh: bool, main: bool) -> Report | None:
     sha256 = hashlib.sha256(task.path.read_bytes()).hexdigest()
     run = folder.open(sha256, task.folders.fingerprint(), task.settings, fresh=fresh and main)
+    report = None
+    if run.finished:
+        folder.check_network()
+        report = read_report(folder.file(REPORT))
+    elif main and folder.last_checkpoint.exists():
+        check_checkpoint(folder.last_checkpoint)
     loaded = None
     if original is not None and main:
         task.say(f"reading the original, {original}")
         loaded = load_original(original, task.classes, task.preprocessing, task.device)
         if (run.original_spec, run.original_weights) == (str(original), loaded.weights):
             loaded = None  # it was measured
-    if run.finished and loaded is None:
-        report = read_report(folder.file(REPORT))
+    if report is not None and loaded is None:
         return msgspec.structs.replace(report, already_finished=True)
     continued = folder.last_checkpoint.exists()
     if main:
