@@ -92,6 +92,41 @@ def test_what_is_no_data_set_is_refused_with_what_was_expected(data: Path, tmp_p
         split(tmp_path / "half")
 
 
+@pytest.mark.parametrize(("train", "val"), [("Train", "Val"), ("training", "validation"), ("TRAIN", "valid")])
+def test_the_parts_may_have_capitals_and_longer_names(data: Path, tmp_path: Path, train: str, val: str) -> None:
+    root = tmp_path / "both"
+    shutil.copytree(data, root / train)
+    shutil.copytree(data, root / val)
+    found = find_class_folders(root, val_fraction=0.2, seed=0)
+    assert found.names == ("0", "1", "2")
+    assert (len(found.train["0"]), len(found.val["0"])) == (10, 10)
+    assert found.split == f"{train}/ and {val}/ as they are"
+    shutil.copytree(data, root / "VALIDATION" if val == "valid" else root / "valid")
+    with pytest.raises(DataError, match=r"has the folders \w+ and \w+; expected one of them"):
+        split(root)
+
+
+def test_a_class_may_be_called_valid(data: Path) -> None:
+    (data / "0").rename(data / "valid")
+    (data / "1").rename(data / "invalid")
+    assert sorted(split(data)[0]) == ["2", "invalid", "valid"]
+
+
+def test_parts_of_unknown_names_are_no_classes(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(data, root / "learn")
+    shutil.copytree(data, root / "check")
+    with pytest.raises(
+        DataError, match=r"has the folders check, learn without images in them, and in each .* 0, 1, 2;"
+    ):
+        split(root)
+    for name in ("0", "1", "2"):  # as Tiny ImageNet has it
+        (data / name).rename(tmp_path / "images")
+        (data / name).mkdir()
+        (tmp_path / "images").rename(data / name / "images")
+    assert {name: len(images) for name, images in split(data)[0].items()} == {"0": 8, "1": 8, "2": 8}
+
+
 def test_every_image_that_cannot_be_read_is_named_with_the_reason(data: Path) -> None:
     bad = data / "1" / "cut.png"
     bad.write_bytes(next((data / "1").iterdir()).read_bytes()[:60])

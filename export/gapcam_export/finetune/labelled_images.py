@@ -16,6 +16,9 @@ from gapcam.image_file import SUFFIXES, read_image
 _AT_ONCE = 256
 """Images that are handed to the threads which check them."""
 
+_TRAIN, _VAL = ("train", "training"), ("val", "valid", "validation")
+"""What the folders of training and validation images are called, in small letters or capitals."""
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -64,7 +67,8 @@ def find_class_folders(root: Path, *, val_fraction: float, seed: int) -> ClassFo
     little on what is added later.
 
     Args:
-        root: DIR. Subfolders of a CLASS belong to it; what begins with a dot is left out.
+        root: DIR; its parts may be called training, valid or validation, too, with capitals or without. Subfolders of
+            a CLASS belong to it; what begins with a dot is left out.
         val_fraction: of each class's images, in (0, 1); at least one image, and not all.
         seed: of the split.
 
@@ -73,22 +77,17 @@ def find_class_folders(root: Path, *, val_fraction: float, seed: int) -> ClassFo
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; expected {root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg.")
-    parts = [(root / part).is_dir() for part in ("train", "val")]
-    if any(parts) and not all(parts):
-        have, lack = ("train", "val") if parts[0] else ("val", "train")
-        raise DataError(
-            f"{root} has a folder {have} and no {lack}; expected both, or one folder a class. Make {lack}, or let a "
-            f"part of the images be taken for validation with --data {root / have}."
-        )
-    if all(parts):
-        train, val = _classes_in(root / "train"), _classes_in(root / "val", may_be_empty=True)
+    parts = _parts_of(root)
+    if parts is not None:
+        train, val = _classes_in(parts[0]), _classes_in(parts[1], may_be_empty=True)
         unknown = sorted(val.keys() - train.keys())
         if unknown:
-            raise DataError(f"{root / 'val'} has classes that {root / 'train'} has not: {_listed(unknown)}.")
+            raise DataError(f"{parts[1]} has classes that {parts[0]} has not: {_listed(unknown)}.")
         val = {name: val.get(name, ()) for name in train}
         if not any(val.values()):
-            raise DataError(f"{root / 'val'} has no images; expected some to validate on.")
-        return ClassFolders(root, train, val, "train/ and val/ as they are")
+            raise DataError(f"{parts[1]} has no images; expected some to validate on.")
+        return ClassFolders(root, train, val, f"{parts[0].name}/ and {parts[1].name}/ as they are")
+    _refuse_other_parts(root)
     train, val = {}, {}
     for name, images in _classes_in(root).items():
         if len(images) == 1:
@@ -136,10 +135,55 @@ def _problem(path: Path) -> str:
     return ""
 
 
+def _parts_of(root: Path) -> tuple[Path, Path] | None:
+    """The folders of training and validation images, or None where a folder is a class."""
+    folders = _folders_in(root)
+    found = [[folder for folder in folders if folder.name.casefold() in names] for names in (_TRAIN, _VAL)]
+    for some in found:
+        if len(some) > 1 and all(found):
+            raise DataError(f"{root} has the folders {some[0].name} and {some[1].name}; expected one of them.")
+    if all(found):
+        return found[0][0], found[1][0]
+    # By itself "valid" may be a class, beside "invalid"; "train" and "val" are taken for what they say.
+    half = next((folder for some in found for folder in some if folder.name.casefold() in (_TRAIN[0], _VAL[0])), None)
+    if half is not None:
+        lack = _VAL[0] if found[0] else _TRAIN[0]
+        raise DataError(
+            f"{root} has a folder {half.name} and no {lack}; expected both, or one folder a class. Make {lack}, or let a "
+            f"part of the images be taken for validation with --data {half}."
+        )
+    return None
+
+
+def _refuse_other_parts(root: Path) -> None:
+    """Folders that hold no images but each the same folders are the parts of a data set, by names not known here."""
+    try:
+        folders = _folders_in(root)
+        inside = [list(folder.iterdir()) for folder in folders]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    if any(path.suffix.lower() in SUFFIXES and path.is_file() for paths in inside for path in paths):
+        return
+    names = [{path.name for path in paths if path.is_dir() and not path.name.startswith(".")} for paths in inside]
+    shared = sorted(set.intersection(*names)) if len(names) > 1 else []
+    if len(shared) > 1:  # one alone may be "images"
+        raise DataError(
+            f"{root} has the folders {_listed([folder.name for folder in folders])} without images in them, and in "
+            f"each of these the folders {_listed(shared)}; expected train/CLASS and val/CLASS, or CLASS with its "
+            "images in it. Call the folders train and val, or give the one to be split with --data."
+        )
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(part for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
 def _classes_in(folder: Path, *, may_be_empty: bool = False) -> dict[str, tuple[Path, ...]]:
     try:
-        folders = sorted(part for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
-        classes = {part.name: tuple(_images_in(part)) for part in folders}
+        classes = {part.name: tuple(_images_in(part)) for part in _folders_in(folder)}
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
     if len(classes) < 2:
