@@ -103,6 +103,22 @@ def test_a_frozen_backbone_keeps_every_bit_and_the_head_does_not(network: Path, 
     assert changed == {name for name in before if name.startswith("head.")}
 
 
+def test_a_frozen_backbone_gets_no_gradient(network: Path, data: Path, tmp_path: Path) -> None:
+    stepped = {}
+
+    def look(line: str) -> None:
+        if line.startswith("epoch "):
+            last = tmp_path / "out" / ".gapcam-checkpoints" / "last.ckpt"
+            (optimizer,) = torch.load(last, weights_only=True)["optimizer_states"]
+            # AdamW has a state for what has had a gradient; the groups are the head and the backbone.
+            groups = [set(group["params"]) for group in optimizer["param_groups"]]
+            stepped[line.split()[1]] = [group & set(optimizer["state"]) == group for group in groups]
+            assert stepped[line.split()[1]][1] or not groups[1] & set(optimizer["state"])
+
+    tune(network, data, tmp_path / "out", progress=look)
+    assert stepped == {"1": [True, False], "2": [True, True]}
+
+
 @pytest.mark.parametrize("train_batch_norm", [False, True])
 def test_after_the_unfreezing_all_is_trained_and_batch_norms_statistics_if_asked_for(
     network: Path, data: Path, tmp_path: Path, train_batch_norm: bool

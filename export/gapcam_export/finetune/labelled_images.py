@@ -149,8 +149,8 @@ def _parts_of(root: Path) -> tuple[Path, Path] | None:
     if half is not None:
         lack = _VAL[0] if found[0] else _TRAIN[0]
         raise DataError(
-            f"{root} has a folder {half.name} and no {lack}; expected both, or one folder a class. Make {lack}, or let a "
-            f"part of the images be taken for validation with --data {half}."
+            f"{root} has a folder {half.name} and no {lack}; expected both, or one folder a class. Make {lack}, or let "
+            f"a part of the images be taken for validation with --data {half}."
         )
     return None
 
