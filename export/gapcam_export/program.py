@@ -1,8 +1,8 @@
 """Networks in files that need no class of the user's: PyTorch's exported programs (.pt2), with gapcam's record inside.
 
-`torch.export.load` by itself trusts a file: weights and constants may be pickles, operators any function of torch,
-sizes expressions that are evaluated, and names of tensors end in Python code that is run. A file that holds any of
-these is refused here before anything of it is loaded.
+`torch.export.load` by itself trusts a file: weights and constants may be pickles, operators any function of torch
+(some of which write files), sizes expressions that are evaluated, and names of tensors end in Python code that is run.
+A file that holds any of these is refused here before anything of it is loaded.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import fx, nn
 from gapcam.atomic_file import write_atomically
 from gapcam.contract import Preprocessing, Scores, Source
 from gapcam_export.errors import SourceError
+from gapcam_export.harmless_operators import is_harmless
 from gapcam_export.network_input import check_network_input
 
 HEAD_PREFIX = "head."
@@ -35,12 +36,6 @@ HEAD_PREFIX = "head."
 _RECORD_FILE = "gapcam.json"
 _RECORD_VERSION = 1
 
-# The graph's operators: ATen's, torchvision's and the arithmetic on sizes.
-_OPERATORS = re.compile(
-    r"torch\.ops\.(aten|prims|torchvision)\.\w+\.\w+"
-    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_)"
-    r"|torch\.sym_\w+"
-)
 # Sizes as sympy writes them: symbols, numbers, arithmetic and a few functions.
 _EXPRESSION_NAMES = re.compile(
     r"[su]\d+|Symbol|Integer|Rational|Float|True|False|positive|nonnegative|integer|precision|Add|Mul|Pow|Max|Min|Mod"
@@ -251,7 +246,7 @@ def _refuse_pickle(content: bytes, path: Path) -> None:
 
 
 def _refuse_expression(key: str, text: str, path: Path) -> None:
-    if key == "target" and not _OPERATORS.fullmatch(text) and not text.isidentifier():
+    if key == "target" and not is_harmless(text) and not text.isidentifier():
         raise _unsafe(path, f"the operator {text!r}")
     if key == "expr_str":
         rest = _EXPRESSION_TOKENS.sub("", text)
@@ -274,8 +269,8 @@ def _is_name(text: str) -> bool:
 
 def _unsafe(path: Path, what: str) -> SourceError:
     return SourceError(
-        f"{path} holds {what}, which could run code when it is loaded; gapcam reads exported programs of tensors and "
-        "ATen operators alone. Export the network again, or give its factory as SOURCE."
+        f"{path} holds {what}, which could run code when it is loaded, or read and write files; gapcam reads exported "
+        "programs of tensors and known ATen operators alone. Export the network again, or give its factory as SOURCE."
     )
 
 

@@ -20,6 +20,7 @@ import gapcam
 from gapcam.contract import Preprocessing, Source
 from gapcam.errors import DataError
 from gapcam_export.errors import SourceError
+from gapcam_export.harmless_operators import is_harmless
 from gapcam_export.program import ProgramRecord, load_program, save_program, set_training, trace
 
 SIZE = (32, 48)
@@ -283,6 +284,80 @@ def test_a_graph_that_would_run_code_is_refused(
         load_program(path)
     assert what in str(refusal.value)
     assert not (tmp_path / "canary").exists()
+
+
+class AddsConstant(nn.Module):
+    """Fills a tensor with what a buffer holds, before it is added to the maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=16)
+        self.register_buffer("payload", torch.tensor(list(b"changed"), dtype=torch.uint8))
+
+    def forward(self, image: Tensor) -> Tensor:
+        made = torch.full([len(b"changed")], 7, dtype=torch.uint8).copy_(self.payload)
+        return (torch.relu(self.conv(image)) + made.sum() * 0.0).mean((2, 3))
+
+
+def test_a_graph_that_writes_a_file_is_refused(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"private")
+    save_program(AddsConstant(), SIZE, RECORD, tmp_path / "good.pt2")
+    assert load_program(tmp_path / "good.pt2").size == SIZE
+
+    def map_file(program: Any) -> None:
+        nodes = program["graph_module"]["graph"]["nodes"]
+        (made,) = (node for node in nodes if node["target"] == "torch.ops.aten.full.default")
+        made["target"] = "torch.ops.aten.from_file.default"
+        made["inputs"] = [
+            {"name": "filename", "arg": {"as_string": str(victim)}, "kind": 1},
+            {"name": "shared", "arg": {"as_bool": True}, "kind": 1},
+            {"name": "size", "arg": {"as_int": 7}, "kind": 1},
+            {"name": "dtype", "arg": {"as_scalar_type": 1}, "kind": 2},
+        ]
+
+    path = rewritten(tmp_path / "good.pt2", tmp_path / "evil.pt2", {"models/model.json": in_json(map_file)})
+    with pytest.raises(SourceError, match=r"the operator 'torch\.ops\.aten\.from_file\.default', which could .* files"):
+        load_program(path).model(torch.zeros(1, 3, *SIZE))
+    assert victim.read_bytes() == b"private"
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "aten.from_file.out",  # takes a path
+        "aten.save.default",
+        "aten.manual_seed.default",  # sets what is outside
+        "aten._embedding_bag.default",  # private
+        "aten._foreach_add_.Scalar",
+        "prims._make_token.default",
+        "aten.relu.unknown",  # torch has none
+        "aten.nothing.default",
+        "aten.set_.source_Storage",
+    ],
+)
+def test_operators_that_do_more_than_compute_are_refused(tmp_path: Path, good: Path, operator: str) -> None:
+    def change(program: Any) -> None:
+        first_node(program)["target"] = f"torch.ops.{operator}"
+
+    path = rewritten(good, tmp_path / "evil.pt2", {"models/model.json": in_json(change)})
+    with pytest.raises(SourceError, match=f"holds the operator 'torch.ops.{operator}', which could") as refusal:
+        load_program(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "gelu.default", "pad.default", "einsum.default", "div.Tensor_mode", "conv2d.padding", "to.device",
+        "arange.start", "_assert_tensor_metadata.default", "upsample_bilinear2d.vec",
+        "scaled_dot_product_attention.default", "full.default", "sym_size.int",
+        "_native_batch_norm_legit_no_training.default", "new_zeros.default", "dropout_.default",
+        "copy_.default",
+    ],
+)  # fmt: skip
+def test_operators_of_real_networks_are_known(operator: str) -> None:
+    assert is_harmless(f"torch.ops.aten.{operator}")
 
 
 WEIGHTS, CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
