@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -54,10 +55,22 @@ def test_a_split_is_the_same_in_another_place_and_with_another_class_and_differs
     assert split(data, seed=1)[1]["1"] != before.val["1"]
 
 
-def test_an_image_of_another_size_in_bytes_is_another_data_set(data: Path) -> None:
+def test_other_pixels_in_as_many_bytes_are_another_data_set(data: Path) -> None:
     before = find_class_folders(data, val_fraction=0.2, seed=0).fingerprint()
     image = next((data / "1").iterdir())
-    image.write_bytes(image.read_bytes() + b"\0")
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    image.write_bytes(content)
+    assert find_class_folders(data, val_fraction=0.2, seed=0).fingerprint() != before
+    content[-20] ^= 1
+    image.write_bytes(content)
+    assert find_class_folders(data, val_fraction=0.2, seed=0).fingerprint() == before
+
+
+def test_a_link_to_nothing_and_a_pipe_do_not_stop_the_fingerprint(data: Path) -> None:
+    before = find_class_folders(data, val_fraction=0.2, seed=0).fingerprint()
+    (data / "1" / "gone.png").symlink_to(data / "nowhere.png")
+    os.mkfifo(data / "1" / "pipe.png")
     assert find_class_folders(data, val_fraction=0.2, seed=0).fingerprint() != before
 
 

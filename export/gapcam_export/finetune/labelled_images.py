@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from gapcam.cli.console import progress_bar
 from gapcam.errors import DataError
 from gapcam.image_file import SUFFIXES, read_image
 
 _AT_ONCE = 256
-"""Images that are handed to the threads which check them."""
+"""Images that are handed to the threads which read or check them."""
+_PART = 1 << 20
+"""Bytes of an image that are read at a time."""
+_Answer = TypeVar("_Answer")
 
 _TRAIN, _VAL = ("train", "training"), ("val", "valid", "validation")
 """What the folders of training and validation images are called, in small letters or capitals."""
@@ -49,14 +53,23 @@ class ClassFolders:
         """The classes, sorted as torchvision's ImageFolder sorts them."""
         return tuple(sorted(self.train))
 
+    @property
+    def count(self) -> int:
+        """Of all images."""
+        return sum(len(images) for part in (self.train, self.val) for images in part.values())
+
     def fingerprint(self) -> str:
-        """SHA-256 of every image's place and size in bytes: the same for a copy of the folder elsewhere."""
+        """SHA-256 of every image's place and content: the same for a copy of the folder elsewhere. Reads all of it."""
+        images = [
+            (f"{part} {path.relative_to(self.root).as_posix()}", path)
+            for part, classes in (("train", self.train), ("val", self.val))
+            for name in sorted(classes)
+            for path in classes[name]
+        ]
         digest = hashlib.sha256()
-        for part, classes in (("train", self.train), ("val", self.val)):
-            for name in sorted(classes):
-                for path in classes[name]:
-                    place = os.fsencode(path.relative_to(self.root).as_posix())
-                    digest.update(b"%s %s %d\0" % (part.encode(), place, path.stat().st_size))
+        contents = _for_each([path for _, path in images], _sha256, "reading images")
+        for (place, _), content in zip(images, contents, strict=True):
+            digest.update(b"%s %s\0" % (os.fsencode(place), content))
         return digest.hexdigest()
 
 
@@ -116,15 +129,30 @@ def labelled(
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
     """The images that cannot be read, and why; every one is decoded, with a bar on a terminal."""
-    problems: dict[Path, str] = {}
+    answers = zip(paths, _for_each(paths, _problem, "checking images"), strict=True)
+    return {path: problem for path, problem in answers if problem}
+
+
+def _for_each(paths: Sequence[Path], ask: Callable[[Path], _Answer], what: str) -> Iterator[_Answer]:
+    """Answers in the order of the paths, from threads, with a bar on a terminal."""
     with progress_bar() as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        task = progress.add_task("checking images", total=len(paths))
+        task = progress.add_task(what, total=len(paths))
         for begin in range(0, len(paths), _AT_ONCE):
             some = paths[begin : begin + _AT_ONCE]
-            answers = zip(some, threads.map(_problem, some), strict=True)
-            problems |= {path: problem for path, problem in answers if problem}
+            yield from threads.map(ask, some)
             progress.advance(task, len(some))
-    return problems
+
+
+def _sha256(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        if path.is_file():  # a pipe would be waited for
+            with path.open("rb") as file:
+                while part := file.read(_PART):
+                    digest.update(part)
+    except OSError:  # the image will be skipped, and named
+        return b""
+    return digest.digest()
 
 
 def _problem(path: Path) -> str:

@@ -126,6 +126,17 @@ class RunFolder:
             raise self._other("with other images")
         return run
 
+    def opened(self) -> Run:
+        """The run that another process has opened.
+
+        Raises:
+            DataError: there is none.
+        """
+        run = self.read()
+        if run is None:
+            raise DataError(f"{self.path / _RUN} has gone; begin again.")
+        return run
+
     def read(self) -> Run | None:
         """The run that is here, or None.
 

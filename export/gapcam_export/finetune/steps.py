@@ -140,7 +140,11 @@ def finetune(
 
 def _run(task: _Task, folder: RunFolder, original: Original | None, *, fresh: bool, main: bool) -> Report | None:
     sha256 = hashlib.sha256(task.path.read_bytes()).hexdigest()
-    run = folder.open(sha256, task.folders.fingerprint(), task.settings, fresh=fresh and main)
+    if main:
+        task.say(f"reading {task.folders.count} images, to know them again")
+        run = folder.open(sha256, task.folders.fingerprint(), task.settings, fresh=fresh)
+    else:
+        run = folder.opened()
     report = None
     if run.finished:
         folder.check_network()
