@@ -70,7 +70,10 @@ def read_normed(function: Function, vectors: Sequence[Floats]) -> Normed | None:
     unit[0, 0] = PROBE_SCALE
     for centred in (True, False):
         sigma = float(np.sqrt(_spread(unit, centred) + epsilon)[0, 0])
-        normed = Normed(responses * np.float32(sigma), bias.astype(np.float32), centred, epsilon)
+        weights = responses * np.float32(sigma)
+        if centred:  # what probing rounds must not weigh the mean, which may be far above the deviation
+            weights -= weights.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+        normed = Normed(weights, bias.astype(np.float32), centred, epsilon)
         if _holds(function, normed, vectors):
             return normed
     return None
@@ -79,8 +82,8 @@ def read_normed(function: Function, vectors: Sequence[Floats]) -> Normed | None:
 def _holds(function: Function, normed: Normed, vectors: Sequence[Floats]) -> bool:
     for seen in (*vectors, vectors[-1] + 1):
         for scale in (1e-6, 1e-3, 1.0, 1e3):
-            probe = scale * seen
-            expected = normed.scale(probe).astype(np.float32) * (probe.astype(np.float32) @ normed.weights.T)
+            probe = (scale * seen).astype(np.float32).astype(np.float64)  # as the network is fed
+            expected = normed.scale(probe) * (probe @ normed.weights.T)
             if not changes_agree(expected, function(probe) - normed.bias, normed.bias):
                 return False
     return True

@@ -39,8 +39,8 @@ def identity_error(
         scale: [N], the factor of each image's maps that a layer normalisation brings, or None for ones.
 
     Returns:
-        The greatest difference over max_c |logit_c| of its image; NaN if something is not finite, or a scale not
-        positive.
+        The greatest difference over the greatest |logit_c|, |mean(M_c)| or |b_c| of its image; NaN if something is not
+        finite, or a scale not positive. Near a decision boundary a logit is a small difference of large terms.
     """
     if scale is not None and not (scale > 0).all():
         return float("nan")
@@ -50,10 +50,9 @@ def identity_error(
         expected = expected @ weights.astype(np.float64).T
     if scale is not None:
         expected = expected * scale.astype(np.float64)[:, None]
-    if bias is not None:
-        expected = expected + bias
     given = logits.astype(np.float64)
-    return float((np.abs(given - expected) / _greatest(given)).max())
+    shift = np.zeros_like(given) if bias is None else np.broadcast_to(bias.astype(np.float64), given.shape)
+    return _relative(np.abs(given - expected - shift), given, expected, shift)
 
 
 def tangent_error(
@@ -78,8 +77,8 @@ def tangent_error(
         topk_bias: [N,k].
 
     Returns:
-        The greatest difference over max_c |logit_c| of its image; NaN if something is not finite, or if an index is no
-        class.
+        The greatest difference over the greatest |logit_c|, |mean(M_c)| or |topk_bias_c| of its image; NaN if something
+        is not finite, or if an index is no class.
     """
     if ((topk_classes < 0) | (topk_classes >= logits.shape[1])).any() or not np.isfinite(logits).all():
         return float("nan")
@@ -88,9 +87,10 @@ def tangent_error(
     best = -np.sort(-every, axis=1)[:, : given.shape[1]]
     if best.shape != given.shape:  # more than there are classes
         return float("nan")
-    expected = np.einsum("nkc,nc->nk", topk_weights.astype(np.float64), _pooled(features)) + topk_bias
-    differences = np.maximum(np.abs(given - expected), np.abs(given - best))  # NaN stays NaN
-    return float((differences / _greatest(every)).max())
+    expected = np.einsum("nkc,nc->nk", topk_weights.astype(np.float64), _pooled(features))
+    shift = topk_bias.astype(np.float64)
+    missed = _relative(np.abs(given - expected - shift), every, expected, shift)
+    return float(np.maximum(missed, _relative(np.abs(given - best), every)))  # NaN stays NaN
 
 
 def maps_error(
@@ -113,7 +113,7 @@ def maps_error(
     given = np.take_along_axis(maps.astype(np.float64), topk_classes[:, :, None, None], axis=1)
     expected = np.einsum("nkc,nchw->nkhw", topk_weights.astype(np.float64), features.astype(np.float64))
     flat, differences = (array.reshape(len(array), -1) for array in (expected, np.abs(given - expected)))
-    return float((differences / _greatest(flat)).max())
+    return _relative(differences, flat)
 
 
 def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -121,8 +121,10 @@ def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(features.astype(np.float64).mean(axis=(2, 3)))
 
 
-def _greatest(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """max_c |value_c|, [N,1]; 1 where all are zero, so that the difference itself counts."""
-    greatest = np.abs(values).max(axis=1, keepdims=True)
+def _relative(differences: NDArray[np.float64], *terms: NDArray[np.float64]) -> float:
+    """The greatest difference [N,...] over the greatest |term| [N,...] of its image, or over 1 where all are zero."""
+    if not np.isfinite(differences).all():
+        return float("nan")
+    greatest = np.max([np.abs(term).max(axis=1, keepdims=True) for term in terms], axis=0)
     greatest[greatest == 0] = 1
-    return np.asarray(greatest)
+    return float((differences / greatest).max())

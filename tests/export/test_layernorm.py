@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import gapcam
 import gapcam_export
 from gapcam.contract import HeadKind
+from gapcam_export.layernorm import read_normed
 
 
 def as_it_is(x: Tensor) -> Tensor:
@@ -176,3 +177,40 @@ def test_a_file_exported_before_is_exported_again(tmp_path: Path) -> None:
     assert again.contract.head.kind is HeadKind.LAYERNORM
     assert again.outputs == first.outputs
     assert abs(again.size_bytes - first.size_bytes) < 200  # the names of where they come from differ
+
+
+def centred(x: NDArray[Any]) -> NDArray[Any]:
+    return x - x.mean(axis=1, keepdims=True)
+
+
+def test_an_epsilon_beside_the_root_is_no_layer_normalisation() -> None:
+    """At the scale of 1 it is one to five digits."""
+    random = np.random.default_rng(0)
+    weights, vectors = random.standard_normal((64, 5)), [random.standard_normal((16, 64))]
+
+    def beside(x: NDArray[Any]) -> NDArray[Any]:
+        return centred(x) / (x.std(axis=1, keepdims=True) + 1e-5) @ weights
+
+    def under(x: NDArray[Any]) -> NDArray[Any]:
+        return centred(x) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-10) @ weights
+
+    assert read_normed(beside, vectors) is None
+    found = read_normed(under, vectors)
+    assert found is not None
+    np.testing.assert_allclose(found.epsilon, 1e-10, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mean", [0, 10, 1000])
+def test_a_mean_far_above_the_deviation_is_taken_out(mean: float) -> None:
+    random = np.random.default_rng(0)
+    layer = nn.Sequential(nn.LayerNorm(64, eps=1e-6), nn.Linear(64, 10))
+    vectors = [mean + random.standard_normal((3, 64)), random.standard_normal((16, 64))]
+
+    def answer(x: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            return layer.double()(torch.from_numpy(x.astype(np.float32)).double()).float().numpy()
+
+    found = read_normed(answer, vectors)
+    assert found is not None
+    assert found.centred
+    assert np.abs(found.weights.mean(axis=1, dtype=np.float64)).max() < 1e-8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ from torch import nn
 import gapcam
 import gapcam_export
 from gapcam.contract import HeadKind
-from gapcam_export.gradient_check import GradientCheck
+from gapcam_export.activations import GRID, Activation, recognize
+from gapcam_export.affine import Affine
+from gapcam_export.gradient_check import GRADIENT_TOLERANCE, GradientCheck
+from gapcam_export.graph_writer import GraphWriter
 from gapcam_export.head import find_head
+from gapcam_export.nonlinear import Chain, Layer
 
 # The layer whose output is pooled.
 NETWORKS = {
@@ -230,4 +235,120 @@ def test_rows_that_are_not_the_gradient_are_noticed(
     right.measure(pooled, got["topk_classes"][0], got["topk_weights"][0])
     wrong.measure(pooled, got["topk_classes"][0], spoil(got["topk_weights"][0]))
     assert right.error < 1e-5
-    assert not wrong.error <= 1e-2
+    assert not wrong.error <= GRADIENT_TOLERANCE
+
+
+def test_layers_that_do_not_answer_as_the_network_does_are_noticed(tmp_path: Path) -> None:
+    gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64))
+    image = np.random.default_rng(0).standard_normal((3, 3, 64, 64), dtype=np.float32)
+    chain = find_head(onnx.load(tmp_path / "model.onnx"), "logits", image).tail
+    assert isinstance(chain, Chain)
+    got = run(tmp_path / "model.onnx", image)
+    misread = GradientCheck(replace(chain, answer=lambda pooled: 1.001 * chain.answer(pooled)))
+    misread.measure(got["features"].mean((2, 3))[0], got["topk_classes"][0], got["topk_weights"][0])
+    assert 5e-4 < misread.error < 2e-3
+
+
+def test_an_error_counts_by_its_own_images_changes() -> None:
+    """Beside an image whose logits change a thousand times as much."""
+    weights = np.eye(4, dtype=np.float32)
+    layer = Affine(weights, np.zeros(4, np.float32), "", True)
+    silu = activation(torch.nn.functional.silu)
+    chain = Chain((Layer(layer, silu, "z", "y"), Layer(layer, None, "", "")), lambda pooled: pooled)
+    chain = replace(chain, answer=chain.value)
+    bright, dim = np.full(4, 1e3), np.full(4, 1e-1)
+    slope = torch.full((4,), 1e-1, dtype=torch.float64, requires_grad=True)
+    torch.nn.functional.silu(slope).sum().backward()
+    right = np.diag(slope.grad.numpy())
+    check = GradientCheck(chain)
+    check.measure(bright, np.arange(4), np.eye(4))
+    check.measure(dim, np.arange(4), right)
+    assert check.error < 1e-5
+    check.measure(dim, np.arange(4), 1.01 * right)
+    assert check.error > 5e-3
+
+
+def activation(function: Callable[[torch.Tensor], torch.Tensor]) -> Activation:
+    found = recognize(function(torch.from_numpy(GRID)[:, None].repeat(1, 3)).numpy())
+    assert found is not None
+    return found
+
+
+def hard_swish_that_bends_at_2_5(w: GraphWriter, x: str) -> str:
+    above = w.node("Cast", [w.node("Greater", [x, w.number(-3)], "is_above")], "above", to=onnx.TensorProto.FLOAT)
+    beyond = w.node("Cast", [w.node("Greater", [x, w.number(2.5)], "is_beyond")], "beyond", to=onnx.TensorProto.FLOAT)
+    slope = w.node("Add", [w.node("Div", [x, w.number(3)], "third"), w.number(0.5)], "slope")
+    between = w.node("Mul", [w.node("Sub", [above, beyond], "is_between"), slope], "slope_between")
+    return w.node("Add", [between, beyond], "hard_swish_slope")
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong"),
+    [
+        pytest.param(
+            torch.nn.functional.gelu,
+            activation(lambda x: torch.nn.functional.gelu(x, approximate="tanh")).write_derivative,
+            id="another GELU's",
+        ),
+        pytest.param(
+            torch.nn.functional.softplus,
+            lambda w, x: w.node("Sigmoid", [w.node("Mul", [x, w.number(1.1)], "steeper")], "slope"),
+            id="a steeper softplus'",
+        ),
+        pytest.param(torch.nn.functional.hardswish, hard_swish_that_bends_at_2_5, id="another bend's"),
+        pytest.param(
+            torch.nn.functional.hardswish, activation(torch.nn.functional.silu).write_derivative, id="that of SiLU"
+        ),
+    ],
+)
+def test_a_derivative_that_is_not_the_activations_is_noticed_without_an_image(
+    function: Callable[[torch.Tensor], torch.Tensor], wrong: Callable[[GraphWriter, str], str]
+) -> None:
+    layer = Affine(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), "", True)
+    known = activation(function)
+    for derivative, is_right in ((known.write_derivative, True), (wrong, False)):
+        first = Layer(layer, replace(known, write_derivative=derivative), "z", "y")
+        chain = Chain((first, Layer(layer, None, "", "")), lambda pooled: pooled)
+        assert (GradientCheck(chain).error <= GRADIENT_TOLERANCE) is is_right
+
+
+def test_either_slope_is_right_at_a_bend() -> None:
+    """x = 1 is at the bend of relu(x - 1)."""
+    layer = Affine(np.ones((1, 1), np.float32), -np.ones(1, np.float32), "", True)
+    last = Layer(replace(layer, bias=np.ones(1, np.float32)), None, "", "")
+    bend = Chain((Layer(layer, activation(torch.relu), "z", "y"), last), lambda pooled: pooled)
+    bend = replace(bend, answer=bend.value)
+    for slope, is_right in ((0, True), (1, True), (0.5, False), (2, False)):
+        check = GradientCheck(bend)
+        check.measure(np.ones(1), np.arange(1), np.full((1, 1), slope))
+        assert (check.error <= GRADIENT_TOLERANCE) is is_right
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.onnx")
+def test_what_mixes_channels_is_no_activation(tmp_path: Path) -> None:
+    """x sigmoid(x), each x with another channel's gate: the same only where all channels are alike."""
+
+    class Mixed(networks.GapNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(12, 9), nn.Linear(9, 5)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            x = self.first(self.features(image).mean((2, 3)))
+            return self.head(x * torch.sigmoid(x.flip(1)))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = randomize(Mixed())
+    names = {"input_names": ["image"], "output_names": ["end"], "opset_version": 17}
+    torch.onnx.export(
+        model,
+        (torch.zeros(2, 3, 64, 64),),
+        tmp_path / "a.onnx",
+        dynamo=False,
+        dynamic_axes={"image": {0: "n"}},
+        **names,
+    )
+    with pytest.raises(gapcam_export.HeadError, match="neither an affine map"):
+        gapcam_export.export(str(tmp_path / "a.onnx"), tmp_path / "model.onnx")

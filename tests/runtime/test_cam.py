@@ -167,6 +167,16 @@ def test_the_identity_error_of_zero_logits_is_the_difference_itself() -> None:
     assert identity_error(np.zeros((1, 2)), features, None, None) == 1
 
 
+def test_the_identity_error_of_one_class_near_its_decision_boundary_is_relative_to_its_terms() -> None:
+    features, weights = np.full((1, 2, 1, 1), 0.1, np.float32), np.ones((1, 2), np.float32)
+    bias, logits = -np.full(1, 0.2, np.float32), np.full((1, 1), 1e-9, np.float32)
+    assert identity_error(logits, features, weights, bias) < 1e-7
+    assert identity_error(logits, features, weights, 1.01 * bias) > 5e-3
+    tangent = (logits, features, np.zeros((1, 1), np.int64), weights[None])
+    assert tangent_error(*tangent, bias[None]) < 1e-7
+    assert tangent_error(*tangent, 1.01 * bias[None]) > 5e-3
+
+
 def test_the_identity_error_sees_a_single_images_wrong_scale() -> None:
     features, weights, bias = RNG.normal(size=(3, 6, 3, 3)), RNG.normal(size=(4, 6)), RNG.normal(size=4)
     scale = np.array([0.5, 2.0, 7.0], np.float32)
@@ -196,17 +206,17 @@ def a_tangent() -> dict[str, np.ndarray]:
 def test_the_tangent_error_is_the_one_on_paper() -> None:
     tangent = a_tangent()
     assert tangent_error(**tangent) == 0
-    tangent["topk_weights"][1, 0] = [1, 2]  # class 1 of image 1 is 5 and not 4; the greatest logit is 4
-    assert tangent_error(**tangent) == 0.25
+    tangent["topk_weights"][1, 0] = [1, 2]  # class 1 of image 1 is 5 and not 4; nothing is above 5
+    assert tangent_error(**tangent) == 0.2
 
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("topk_bias", [[4, -1], [0, 6]], 2 / 4),
+        ("topk_bias", [[4, -1], [0, 6]], 2 / 6),
         ("topk_classes", [[2, 1], [1, 2]], 6 / 5),  # the tangent of class 0, said to be of class 1
         ("topk_weights", np.full((2, 2, 2), np.nan), np.nan),
-        ("topk_bias", [[np.inf, 0], [0, 0]], np.inf),
+        ("topk_bias", [[np.inf, 0], [0, 0]], np.nan),
         ("logits", [[2, np.nan, 5], [0, 4, 3]], np.nan),
         ("topk_classes", [[2, 3], [1, 2]], np.nan),
         ("topk_classes", [[2, -3], [1, 2]], np.nan),  # NumPy would count from the end
