@@ -370,11 +370,15 @@ def test_a_folder_in_which_another_run_works_is_refused(network: Path, data: Pat
 
 
 def test_images_that_cannot_be_read_are_skipped_by_name(network: Path, data: Path, tmp_path: Path) -> None:
+    for name in ("one.heic", "two.HEIC", ".hidden"):
+        (data / "1" / name).write_bytes(b"somebody's format")
     bad = data / "1" / "bad.png"
     bad.write_bytes(next((data / "1").iterdir()).read_bytes()[:50])
     report = tune(network, data, tmp_path / "out")
     assert list(report.skipped) == ["1/bad.png"]
     assert report.train_images + report.val_images == 30
+    heic = data / "1" / "one.heic"
+    assert f"2 files are no images by their suffix and were passed over, such as {heic}" in report.notes
     for image in (data / "1").iterdir():
         image.write_bytes(b"broken")
     with pytest.raises(DataError, match=r"none of the \d+ training images of class '1' can be read"):

@@ -41,12 +41,14 @@ class ClassFolders:
         train: class name to images, in the order of their paths.
         val: likewise, of the same classes; a class may have none.
         split: how the two came about, in words.
+        others: files in the classes' folders that are no images by their suffix.
     """
 
     root: Path
     train: dict[str, tuple[Path, ...]]
     val: dict[str, tuple[Path, ...]]
     split: str
+    others: tuple[Path, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,23 +94,25 @@ def find_class_folders(root: Path, *, val_fraction: float, seed: int) -> ClassFo
         raise DataError(f"there is no folder {root}; expected {root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg.")
     parts = _parts_of(root)
     if parts is not None:
-        train, val = _classes_in(parts[0]), _classes_in(parts[1], may_be_empty=True)
+        others: list[Path] = []
+        train, val = _classes_in(parts[0], others), _classes_in(parts[1], others, may_be_empty=True)
         unknown = sorted(val.keys() - train.keys())
         if unknown:
             raise DataError(f"{parts[1]} has classes that {parts[0]} has not: {_listed(unknown)}.")
         val = {name: val.get(name, ()) for name in train}
         if not any(val.values()):
             raise DataError(f"{parts[1]} has no images; expected some to validate on.")
-        return ClassFolders(root, train, val, f"{parts[0].name}/ and {parts[1].name}/ as they are")
+        return ClassFolders(root, train, val, f"{parts[0].name}/ and {parts[1].name}/ as they are", tuple(others))
     _refuse_other_parts(root)
-    train, val = {}, {}
-    for name, images in _classes_in(root).items():
+    train, val, others = {}, {}, []
+    for name, images in _classes_in(root, others).items():
         if len(images) == 1:
             raise DataError(f"class {name!r} has one image ({images[0]}); a split needs two or more.")
         taken = set(_drawn(images, root, val_fraction, seed))
         train[name] = tuple(image for image in images if image not in taken)
         val[name] = tuple(image for image in images if image in taken)
-    return ClassFolders(root, train, val, f"{val_fraction:.0%} of each class for validation, seed {seed}")
+    split = f"{val_fraction:.0%} of each class for validation, seed {seed}"
+    return ClassFolders(root, train, val, split, tuple(others))
 
 
 def labelled(
@@ -209,9 +213,9 @@ def _folders_in(folder: Path) -> list[Path]:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
-def _classes_in(folder: Path, *, may_be_empty: bool = False) -> dict[str, tuple[Path, ...]]:
+def _classes_in(folder: Path, others: list[Path], *, may_be_empty: bool = False) -> dict[str, tuple[Path, ...]]:
     try:
-        classes = {part.name: tuple(_images_in(part)) for part in _folders_in(folder)}
+        classes = {part.name: tuple(_images_in(part, others)) for part in _folders_in(folder)}
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
     if len(classes) < 2:
@@ -227,11 +231,12 @@ def _classes_in(folder: Path, *, may_be_empty: bool = False) -> dict[str, tuple[
     return classes
 
 
-def _images_in(folder: Path) -> Iterable[Path]:
+def _images_in(folder: Path, others: list[Path]) -> Iterable[Path]:
     found = []
     for where, folders, names in os.walk(folder, onerror=_raise, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(where, name) for name in names if not name.startswith(".")]
+    others += sorted(path for path in found if path.suffix.lower() not in SUFFIXES)
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 

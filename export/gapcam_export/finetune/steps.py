@@ -129,6 +129,11 @@ def finetune(
         missing = [name for name in classes if not folders.val[name]]
         if missing:
             notes.append(f"{len(missing)} classes have no validation images, such as {missing[0]!r}")
+        if folders.others:
+            notes.append(
+                f"{len(folders.others)} files are no images by their suffix and were passed over, such as "
+                f"{folders.others[0]}"
+            )
         task = _Task(network, program, record, preprocessing, folders, classes, settings, hardware, device, notes, say)
         drop_assertions(program.model)
         with folder.locked() if main else folder.unlocked():
