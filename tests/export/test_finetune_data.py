@@ -21,6 +21,7 @@ from gapcam_export.finetune.augmentation import Augmentation
 from gapcam_export.finetune.class_order import class_order
 from gapcam_export.finetune.labelled_images import LabelledImage, find_class_folders, labelled, unreadable
 from gapcam_export.finetune.loading import EpochOrder, Images, loader
+from gapcam_export.labels import imagenet_labels
 
 BGR = Preprocessing(size=(20, 24), color="bgr", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 
@@ -163,6 +164,19 @@ def test_folders_are_matched_to_labels_by_name_and_else_sorted_with_a_note() -> 
     assert "not called like the network's labels" in notes[0]
     assert class_order(["0", "1", "10", "2"], [], 4, notes) == ("0", "1", "10", "2")
     assert "sorted as text: 0, 1, 10" in notes[2]
+
+
+def test_imagenets_names_are_matched_for_a_network_without_labels() -> None:
+    notes: list[str] = []
+    names = imagenet_labels()
+    assert class_order(sorted(names), [], 1000, notes) == names
+    assert notes == []
+    assert sorted(names) != list(names)
+    numbers = [f"n{number:08}" for number in range(1000)]  # WordNet's, which are in ImageNet's order when sorted
+    assert class_order(numbers, [], 1000, notes) == tuple(numbers)
+    assert "sorted order" in notes[0]
+    others = [f"class {name}" for name in names]
+    assert class_order(sorted(names), others, 1000, notes) == tuple(sorted(names))
 
 
 def test_another_number_of_classes_is_refused_with_the_command_that_mends_it() -> None:

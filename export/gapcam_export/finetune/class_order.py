@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gapcam.errors import UsageError
+from gapcam_export.labels import imagenet_labels
 
 
 def class_order(folders: Sequence[str], labels: Sequence[str], classes: int, notes: list[str]) -> tuple[str, ...]:
     """The folders' names in the order of the logits.
 
-    Where the network has labels and the folders are called like them, each folder goes to its label; else they are
-    taken in sorted order, as torchvision's ImageFolder does.
+    Where the network has labels and the folders are called like them, each folder goes to its label; a network of 1000
+    classes without labels has ImageNet-1k's. Else they are taken in sorted order, as torchvision's ImageFolder does,
+    which is ImageNet's order for its WordNet numbers (n01440764, ...), too.
 
     Args:
         folders: names, sorted.
@@ -27,8 +29,10 @@ def class_order(folders: Sequence[str], labels: Sequence[str], classes: int, not
             f"the data has {len(folders)} classes, the network {classes}. Give it as many with: gapcam gap SOURCE "
             f"--classes {len(folders)}"
         )
-    if set(folders) == set(labels):
-        return tuple(labels)
+    # What `gapcam export` calls the 1000 classes of a network without labels.
+    known = labels or (imagenet_labels() if classes == 1000 else ())
+    if set(folders) == set(known):
+        return tuple(known)
     if labels:
         notes.append(
             f"the folders are not called like the network's labels ({labels[0]!r}, ...): they were taken in sorted "
