@@ -18,8 +18,10 @@ from gapcam.contract import (
     FEATURES,
     IMAGE,
     LOGITS,
+    MAPS,
     TOPK_BIAS,
     TOPK_CLASSES,
+    TOPK_MAPS,
     TOPK_WEIGHTS,
     Preprocessing,
     Verification,
@@ -27,6 +29,7 @@ from gapcam.contract import (
 from gapcam.errors import VerificationError
 from gapcam.identity import identity_error, tangent_error
 from gapcam_export.gradient_check import GRADIENT_TOLERANCE, GradientCheck
+from gapcam_export.graph import graph_inputs
 from gapcam_export.head import Scoring, find_score_operator
 from gapcam_export.nonlinear import Chain
 from gapcam_export.section import Array, onnx_session, run_session
@@ -36,9 +39,11 @@ IDENTITY_TOLERANCE = 1e-4
 TORCH_TOLERANCE = 1e-3
 # The same runtime on the same nodes; new outputs may change what it fuses.
 ONNX_TOLERANCE = 1e-6
+# Larger products may be summed in another order; another image's values are off by all.
+_BATCH_TOLERANCE = 1e-2
 # A runtime's own approximation of exp, in float32.
 _SCORES_TOLERANCE = 1e-4
-
+_FINITE = "Check that the weights are finite and the images are like those that the network was trained on."
 _WHY = {
     "torch": "Does the network draw random numbers, or keep state from one image to the next?",
     "onnxruntime": "Does the graph draw random numbers, or compute in less than float32?",
@@ -95,16 +100,20 @@ def verify(
         What was measured; see `check` for whether it is good enough.
 
     Raises:
-        VerificationError: a Softmax or Sigmoid that the source ends in gives other scores than the logits' own.
+        VerificationError: a Softmax or Sigmoid that the source ends in gives other scores than the logits' own; maps
+            in the graph are not the sums that they should be; or images of one batch are mixed.
     """
     session = onnx_session(model)
     names = [value.name for value in model.graph.output]
     identity = max_abs = relative = 0.0
     cosines, agreements = [], []
     gradients = None if nonlinear is None else GradientCheck(nonlinear)
+    if not graph_inputs(model.graph)[0].type.tensor_type.shape.dim[0].dim_value:
+        _check_batch(session, names, [gapcam.preprocess(frame, exported) for frame in _two(frames)])
     for frame in frames:
         got = _run(session, names, gapcam.preprocess(frame, exported))
         identity = _worse(identity, _identity_error(got))
+        _check_maps(got)
         if gradients is not None:
             gradients.measure(got[FEATURES].mean(axis=(1, 2)), got[TOPK_CLASSES], got[TOPK_WEIGHTS])
         for name, expected in reference(gapcam.preprocess(frame, original)).items():
@@ -114,7 +123,7 @@ def verify(
                 _check_scores(got[LOGITS], answer, name, scoring)
             difference = float(np.abs(answer - wanted).max())
             max_abs = _worse(max_abs, difference)
-            relative = _worse(relative, difference / _scale(wanted))
+            relative = _worse(relative, difference / _scale_of_source(wanted, got, scoring))
             cosines.append(_cosine(answer, wanted))
             agreements.append(int(answer.argmax()) == int(wanted.argmax()))
     return Verification(
@@ -130,6 +139,19 @@ def verify(
         gradient_error=None if gradients is None else gradients.error,
         gradient_tolerance=None if gradients is None else GRADIENT_TOLERANCE,
     )
+
+
+def _scale_of_source(wanted: Array, got: dict[str, Array], scoring: Scoring | None) -> float:
+    """What a difference from the source is part of: its greatest value, or for one class what the logit is the sum of.
+
+    Near its decision boundary that logit is small, and what it is the sum of is not.
+    """
+    if len(wanted) > 1:
+        return _scale(wanted)
+    if scoring is not None:
+        return 1.0
+    bias = got.get(CAM_BIAS, got.get(TOPK_BIAS, np.zeros(1)))
+    return _scale(np.concatenate([wanted, bias, wanted - bias]))
 
 
 def _check_scores(logits: Array, given: Array, name: str, scoring: Scoring) -> None:
@@ -148,6 +170,52 @@ def _check_scores(logits: Array, given: Array, name: str, scoring: Scoring) -> N
             f"the greatest; at most {_SCORES_TOLERANCE:.0e} was expected. Nothing was written. Export the network "
             "without what makes scores of its logits."
         )
+
+
+def _check_maps(got: dict[str, Array]) -> None:
+    """Compare the maps that the graph gives of an image, where it gives some, with rows times features."""
+    features, rows, best = got[FEATURES].reshape(len(got[FEATURES]), -1), got.get(TOPK_WEIGHTS), got.get(TOPK_CLASSES)
+    for name in (MAPS, TOPK_MAPS):
+        if name not in got:
+            continue
+        given, classes = got[name], best if name == TOPK_MAPS else slice(None)
+        if rows is not None:  # of the best classes alone
+            given, expected = given[best] if name == MAPS else given, rows @ features
+        elif CAM_WEIGHTS in got:
+            expected = got.get(CAM_SCALE, np.float32(1)) * (got[CAM_WEIGHTS][classes] @ features)
+        else:
+            expected = features[classes]
+        error = float(np.abs(given.reshape(expected.shape) - expected).max()) / _scale(expected)
+        if not error <= IDENTITY_TOLERANCE:
+            raise VerificationError(
+                f"{name!r} are not the sums of weights and features: they differ by {error:.1e} of the greatest value; "
+                f"at most {IDENTITY_TOLERANCE:.0e} was expected. Nothing was written. {_FINITE}"
+            )
+
+
+def _two(frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Two different frames."""
+    return [frames[0], frames[1] if len(frames) > 1 else np.ascontiguousarray(frames[0][::-1, ::-1])]
+
+
+def _check_batch(session: ort.InferenceSession, names: Sequence[str], images: Sequence[Array]) -> None:
+    """Compare what two images give as one batch with what each gives alone."""
+    together = run_session(session, names, {IMAGE: np.stack(images)})
+    for index, image in enumerate(images):
+        alone = _run(session, names, image)
+        # Two classes that are as good as equal may change places.
+        is_same = TOPK_CLASSES not in alone or np.array_equal(together[TOPK_CLASSES][index], alone[TOPK_CLASSES])
+        ranked = (TOPK_WEIGHTS, TOPK_BIAS, TOPK_MAPS) if is_same else ()
+        for name in (LOGITS, FEATURES, CAM_SCALE, MAPS, *ranked):
+            if name not in alone:
+                continue
+            error = float(np.abs(together[name][index] - alone[name]).max()) / _scale(alone[name])
+            if not error <= _BATCH_TOLERANCE:
+                raise VerificationError(
+                    f"{name!r} of an image differ by {error:.1e} of the greatest value where another is in the batch; "
+                    f"at most {_BATCH_TOLERANCE:.0e} was expected. Nothing was written. Does the network mix the "
+                    "images of a batch? Export it with --static-batch."
+                )
 
 
 def _identity_error(got: dict[str, Array]) -> float:
@@ -190,14 +258,12 @@ def check(measured: Verification) -> None:
     if not measured.identity_error <= measured.identity_tolerance:
         raise VerificationError(
             f"the maps do not explain the logits: |logit - mean(map) - bias| is {measured.identity_error:.1e} of the "
-            f"largest logit; at most {measured.identity_tolerance:.0e} was expected. Nothing was written. Check that "
-            "the weights are finite and the images are like those that the network was trained on."
+            f"greatest of them; at most {measured.identity_tolerance:.0e} was expected. Nothing was written. {_FINITE}"
         )
     if measured.gradient_error is not None and not measured.gradient_error <= (measured.gradient_tolerance or 0):
         raise VerificationError(
             f"the head's gradient is not that of its logits: they differ by {measured.gradient_error:.1e} of the "
-            f"greatest change; at most {measured.gradient_tolerance:.0e} was expected. Nothing was written. Check that "
-            "the weights are finite and the images are like those that the network was trained on."
+            f"greatest change; at most {measured.gradient_tolerance:.0e} was expected. Nothing was written. {_FINITE}"
         )
     if not measured.source_error <= measured.source_tolerance:
         raise VerificationError(

@@ -136,7 +136,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         images: how many real images were used.
-        identity_error: max over images and classes of |logit_c - mean(M_c) - b_c| / max_c |logit_c|.
+        identity_error: max over images and classes of |logit_c - mean(M_c) - b_c|, over the greatest of these terms.
         identity_tolerance: what that may be at most.
         source_max_abs: max |difference| between an output that the source has (its logits, mostly) and the same output
             of the exported model.

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import timm
 import torch
@@ -23,7 +25,10 @@ from torch import Tensor, nn
 
 import gapcam
 import gapcam_export
-from gapcam.contract import HeadKind
+from gapcam.contract import HeadKind, Preprocessing
+from gapcam.errors import VerificationError
+from gapcam_export.photographs import default_photographs
+from gapcam_export.verify import verify
 
 Matrix = tuple[Tensor, Tensor]
 
@@ -155,3 +160,55 @@ def test_a_head_without_exact_affine_maps_is_refused_by_name(
     assert repr(kind.value) in str(error.value)
     assert found in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+class ItsOwnSource:
+    """The model itself, as what it is compared with."""
+
+    name, tolerance = "onnxruntime", 1e-6
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def __call__(self, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {"logits": self._session.run(["logits"], {"image": image[None]})[0][0]}
+
+
+@pytest.mark.parametrize("output", ["maps", "topk_maps"])
+@pytest.mark.parametrize(
+    "source",
+    ["networks:gap_network", "networks:normed_head", "networks:three_layers", "torchvision:squeezenet1_1"],
+)
+def test_maps_in_the_graph_that_are_not_those_of_the_weights_are_noticed(
+    source: str, output: str, tmp_path: Path
+) -> None:
+    size = (64, 64)
+    gapcam_export.export(source, tmp_path / "model.onnx", size=size, emit=("maps", "topk"), topk=3)
+    model = onnx.load(tmp_path / "model.onnx")
+    photographs, preprocessing = default_photographs()[:2], Preprocessing(size=size)
+    verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))
+    node = next(node for node in model.graph.node if output in node.output)
+    node.output[0] = "right"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.01), "factor"))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["right", "factor"], [output]))
+    with pytest.raises(VerificationError, match=f"'{output}' are not the sums of weights and features"):
+        verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))
+
+
+def test_images_of_a_batch_that_are_mixed_are_noticed(tmp_path: Path) -> None:
+    """Each answers with the batch's mean: alone, that is its own."""
+    gapcam_export.export("networks:gap_network", tmp_path / "model.onnx", size=(64, 64))
+    model = onnx.load(tmp_path / "model.onnx")
+    node = next(node for node in model.graph.node if "features" in node.output)
+    node.output[0] = "own"
+    place = list(model.graph.node).index(node) + 1
+    mean = onnx.helper.make_node("ReduceMean", ["own", "batch_axis"], ["mixed"], keepdims=1)
+    zeros = onnx.helper.make_node("Sub", ["own", "own"], ["zeros"])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray([0], np.int64), "batch_axis"))
+    for made in (onnx.helper.make_node("Add", ["mixed", "zeros"], ["features"]), zeros, mean):
+        model.graph.node.insert(place, made)
+    photographs, preprocessing = default_photographs()[:2], Preprocessing(size=(64, 64))
+    with pytest.raises(VerificationError, match="Does the network mix the images of a batch"):
+        verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))

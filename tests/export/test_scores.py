@@ -68,6 +68,24 @@ def test_a_head_of_one_class_has_a_map_and_a_score_of_its_own(
         np.testing.assert_allclose(result.scores, torch.sigmoid(logit)[0].numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["one_class", "one_class_sigmoid"])
+def test_one_class_may_be_at_its_decision_boundary(name: str, tmp_path: Path) -> None:
+    report = gapcam_export.export(f"networks:{name}", tmp_path / "model.onnx", size=(64, 64))
+    image = gapcam.preprocess(default_photographs()[0], report.contract.preprocessing)
+    model = getattr(networks, name)()
+    with torch.no_grad():
+        features = model.features(torch.from_numpy(image)[None]).mean((2, 3))
+        model.head.bias -= model.head(features)[0]
+        assert abs(float(model.head(features))) < 1e-6
+    torch.save(model.state_dict(), tmp_path / "boundary.pt")
+    report = gapcam_export.export(
+        f"networks:{name}", tmp_path / "model.onnx", size=(64, 64), checkpoint=tmp_path / "boundary.pt"
+    )
+    assert report.contract.verification.source_error < 1e-5
+    assert report.contract.verification.identity_error < 1e-5
+    gapcam.load(tmp_path / "model.onnx").close()
+
+
 @pytest.mark.parametrize(("name", "scores"), [("gap_network", "sigmoid"), ("with_sigmoid", "softmax")])
 def test_what_makes_scores_can_be_said(name: str, scores: str, tmp_path: Path) -> None:
     arguments = ["export", f"{NETWORKS}:{name}", "--size", "64", "64", "-o", str(tmp_path / "model.onnx")]
