@@ -163,6 +163,59 @@ def test_images_that_are_not_square_are_cut_alike(size: tuple[int, int]) -> None
     assert (cut.layout, cut.features, cut.skipped_tokens) == ("tokens", (32, size[0] // 16, size[1] // 16), 1)
 
 
+class ChannelsTokens(nn.Module):
+    """64 channels of 7 x 7 in rows: as many numbers as 49 positions and 15 tokens of no place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 64, 3, stride=8, padding=1), nn.Linear(64, 9)
+
+    def features(self, image: Tensor) -> Tensor:
+        return torch.relu(self.conv(image).flatten(2)).unflatten(2, (7, 7))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.linear(torch.relu(self.conv(image).flatten(2)).mean(2))
+
+
+class ChannelsLast(nn.Module):
+    """As many channels as columns, the channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 7, 3, stride=8, padding=1), nn.Linear(7, 9)
+
+    def features(self, image: Tensor) -> Tensor:
+        return torch.tanh(self.conv(image) * torch.arange(1.0, 8)[:, None, None])
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.conv(image).permute(0, 2, 3, 1)
+        return self.linear(torch.tanh(maps * torch.arange(1.0, 8)).mean((1, 2)))
+
+
+class Untold(ChannelsLast):
+    """Its maps come from a product of matrices, which could make anything of them."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.conv(image)
+        return self.linear(torch.tanh(torch.matmul(maps, maps)).mean((1, 2)))
+
+
+@pytest.mark.parametrize(("build", "layout"), [(ChannelsTokens, "channels-tokens"), (ChannelsLast, "nhwc")])
+def test_sizes_that_fit_two_layouts_are_told_apart_by_the_axes(build: type[nn.Module], layout: str) -> None:
+    torch.manual_seed(0)
+    network, image = build().eval(), torch.randn(2, 3, 56, 56)
+    traced = trace(network, (56, 56))
+    cut = find_cut(traced, (56, 56))
+    assert (cut.layout, cut.features[1:], cut.skipped_tokens) == (layout, (7, 7), 0)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone_of(traced, cut)(image), network.features(image))
+
+
+def test_maps_that_may_lie_in_two_ways_are_refused() -> None:
+    with pytest.raises(SourceError, match=r"\[N,7,7,7\], which may be nchw as well as nhwc.*--cut-stride"):
+        find_cut(trace(Untold().eval(), (56, 56)), (56, 56))
+
+
 class FlattensTheImage(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import fx
@@ -27,8 +27,7 @@ from gapcam_export.surgery.dataflow import (
     needed_for,
     shape_of,
 )
-
-Layout = Literal["nchw", "nhwc", "tokens", "channels-tokens"]
+from gapcam_export.surgery.layouts import Layout, layouts_of
 
 _aten = torch.ops.aten
 _POOLING = frozenset(
@@ -90,12 +89,16 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Spatial:
-    """A tensor with spatial extent: its node, layout, (C, h, w), and how many tokens stand before its grid."""
+    """A tensor with spatial extent: its node, layout, (C, h, w), and how many tokens stand before its grid.
+
+    `other` is a layout that fits its sizes as well, where nothing tells which it is.
+    """
 
     node: fx.Node
     layout: Layout
     features: tuple[int, int, int]
     skipped: int = 0
+    other: Layout | None = None
 
 
 def find_cut(
@@ -133,6 +136,13 @@ def find_cut(
         if before is None:
             break
         found = before
+    if found.other is not None:
+        sides = ",".join(map(str, shape_of(found.node) or ()))
+        raise SourceError(
+            f"the last feature maps {found.node.name} are [N,{sides}], which may be {found.layout} as well as "
+            f"{found.other}, and nothing in the network tells which. Cut elsewhere with --cut-stride, or give another "
+            "--size."
+        )
     return Cut(found.node, found.layout, found.features, found.skipped, image, logits, scores)
 
 
@@ -220,6 +230,7 @@ def _structure(given: Any) -> str:
 def _spatial_tensors(nodes: Sequence[fx.Node], size: tuple[int, int]) -> list[_Spatial]:
     """The tensors with spatial extent among necessary ones, in order, until the first vector."""
     found: list[_Spatial] = []
+    layouts = layouts_of(nodes[0].graph)
     for node in nodes[1:]:
         shape = shape_of(node)
         if shape is None:
@@ -227,31 +238,37 @@ def _spatial_tensors(nodes: Sequence[fx.Node], size: tuple[int, int]) -> list[_S
         if sum(side > 1 for side in shape) <= 1:
             break
         grid = found[-1].features[1:] if found else None
-        spatial = _as_spatial(node, shape, size, grid)
-        if spatial is not None:
-            found.append(spatial)
+        readings = _readings(node, shape, size, grid)
+        if not readings:
+            continue
+        followed = [each for each in readings if each.layout == layouts.get(node)]
+        if followed or len(readings) == 1:
+            found.append((followed or readings)[0])
+        else:
+            found.append(replace(readings[0], other=readings[1].layout))
     return found
 
 
-def _as_spatial(
+def _readings(
     node: fx.Node, shape: tuple[int, ...], size: tuple[int, int], grid: tuple[int, int] | None
-) -> _Spatial | None:
-    """How a tensor lies in the image, told by the image's sides; None where it does not."""
+) -> list[_Spatial]:
+    """The ways in which a tensor may lie in the image, told by the image's sides."""
+    readings = []
     if len(shape) == 3:
         if _is_map(shape[1:], size):
-            return _Spatial(node, "nchw", shape)
+            readings.append(_Spatial(node, "nchw", shape))
         if _is_map(shape[:2], size):
-            return _Spatial(node, "nhwc", (shape[2], shape[0], shape[1]))
+            readings.append(_Spatial(node, "nhwc", (shape[2], shape[0], shape[1])))
     if len(shape) == 2:
         # Tokens are those of the feature maps before, and perhaps some that belong to no place; or fewer, evenly.
         if grid is not None and 0 <= shape[0] - math.prod(grid) <= _MOST_PREFIX_TOKENS:
-            return _Spatial(node, "tokens", (shape[1], *grid), shape[0] - math.prod(grid))
+            readings.append(_Spatial(node, "tokens", (shape[1], *grid), shape[0] - math.prod(grid)))
         if grid is not None and shape[1] == math.prod(grid):
-            return _Spatial(node, "channels-tokens", (shape[0], *grid))
+            readings.append(_Spatial(node, "channels-tokens", (shape[0], *grid)))
         rows = math.isqrt(shape[0] * size[0] // size[1])
-        if rows and shape[0] % rows == 0 and rows * size[1] == shape[0] // rows * size[0]:
-            return _Spatial(node, "tokens", (shape[1], rows, shape[0] // rows))
-    return None
+        if not readings and rows and shape[0] % rows == 0 and rows * size[1] == shape[0] // rows * size[0]:
+            readings.append(_Spatial(node, "tokens", (shape[1], rows, shape[0] // rows)))
+    return readings
 
 
 def _is_map(sides: Sequence[int], size: tuple[int, int]) -> bool:
