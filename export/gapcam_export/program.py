@@ -178,7 +178,8 @@ def set_training(model: fx.GraphModule, *, dropout: bool, batch_norm: bool) -> N
 def _exported(model: nn.Module, size: tuple[int, int]) -> torch.export.ExportedProgram:
     image = torch.zeros(2, 3, *size)
     try:
-        with warnings.catch_warnings():
+        # Without gradients, because autograd refuses changes in place of a split's parts.
+        with warnings.catch_warnings(), torch.no_grad(), _no_fused_attention():
             warnings.simplefilter("ignore")  # deprecations inside other people's networks
             return torch.export.export(model, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     except Exception as error:  # torch.export raises what it likes, and so does somebody else's network
@@ -272,6 +273,17 @@ def _unsafe(path: Path, what: str) -> SourceError:
         f"{path} holds {what}, which could run code when it is loaded, or read and write files; gapcam reads exported "
         "programs of tensors and known ATen operators alone. Export the network again, or give its factory as SOURCE."
     )
+
+
+@contextlib.contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """Keep `nn.MultiheadAttention` from the operator that it takes without gradients, and that has none."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

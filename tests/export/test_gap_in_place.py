@@ -8,11 +8,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from networks import randomize
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import gapcam_export
 from gapcam_export.program import trace
 from gapcam_export.surgery.cut import backbone_of, find_cut, logits_of
+from gapcam_export.surgery.layer_names import layers_of
 
 SIZE = (64, 64)
 
@@ -99,7 +100,31 @@ def drop(maps: Tensor) -> Tensor:
     return maps
 
 
-CHANGES = [relu_, add_, scale_slice, set_slice, clamp_view, keep_slice, set_permuted, add_changed, drop, torch.tanh]
+def halve_part(maps: Tensor) -> Tensor:
+    one, two = maps.chunk(2, 1)
+    two.mul_(0.5)
+    return torch.cat([two, one], 1)
+
+
+def halve_part_below(maps: Tensor) -> Tensor:
+    maps.split([4, 8], 1)[1].mul_(0.5)
+    return maps
+
+
+CHANGES = [
+    halve_part,
+    halve_part_below,
+    relu_,
+    add_,
+    scale_slice,
+    set_slice,
+    clamp_view,
+    keep_slice,
+    set_permuted,
+    add_changed,
+    drop,
+    torch.tanh,
+]
 
 
 class Chain(nn.Module):
@@ -134,6 +159,99 @@ def test_chains_of_changes_in_place_give_the_old_logits(seed: int) -> None:
     if made.initial == "kept":
         with torch.no_grad():
             torch.testing.assert_close(made.network(image), expected, rtol=1e-4, atol=1e-5)
+
+
+class ChangedUnderTheHead(nn.Module):
+    """The last maps are changed through a view of them before the head reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 12, 3, stride=8, padding=1), nn.Linear(12, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = torch.relu_(self.conv(image))
+        maps[:, :6].mul_(2)
+        maps.add_(1)
+        maps[:, 6:].clamp_(0, 1)
+        return self.linear(maps.mean((2, 3)))
+
+
+def test_an_affine_head_is_kept_after_late_changes_in_place() -> None:
+    torch.manual_seed(0)
+    network, image = ChangedUnderTheHead().eval(), torch.randn(2, 3, *SIZE)
+    made = gapcam_export.gap_surgery(network, None, size=SIZE)
+    assert made.initial == "kept"
+    with torch.no_grad():
+        torch.testing.assert_close(made.network(image), network(image))
+
+
+class ScaledSlice(nn.Module):
+    """Writes to a slice of maps that are to become finer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 12, 3, stride=8, padding=1), nn.Conv2d(12, 12, 3, stride=2, padding=1)
+        self.linear = nn.Linear(12, 5)
+
+    def features(self, image: Tensor) -> Tensor:
+        maps = torch.relu(self.two(self.one(image)))
+        maps[:, :4] *= 2
+        return torch.tanh(maps)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.linear(self.features(image).mean((2, 3)))
+
+
+def test_finer_maps_are_written_to_like_the_old_ones() -> None:
+    torch.manual_seed(0)
+    network, image = ScaledSlice().eval(), torch.randn(2, 3, *SIZE)
+    made = gapcam_export.gap_surgery(network, None, size=SIZE, stride=8)
+    assert made.after.features == (12, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(made.network.backbone(image)[:, :, ::2, ::2], network.features(image))
+
+
+def test_a_split_that_is_changed_in_place_can_be_traced() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 12, 8, 8), PartOf(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5))
+    image = torch.randn(2, 3, *SIZE)
+    traced = trace(network.eval(), SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(image), network(image))
+    made = trace(nn.Sequential(network[0], nn.ReLU(), *network[2:]).eval(), SIZE)
+    made(image).sum().backward()
+    assert all(value.requires_grad and value.grad is not None for value in made.parameters())
+
+
+class PartOf(nn.Module):
+    """Halves a part of the maps in place, which autograd refuses."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        one, two = maps.chunk(2, 1)
+        two *= 0.5
+        return torch.cat([two, one], 1)
+
+
+def test_attention_is_traced_as_what_can_be_trained() -> None:
+    layer = nn.TransformerEncoderLayer(12, 2, 24, batch_first=True).eval()
+    network = nn.Sequential(nn.Conv2d(3, 12, 16, 16), nn.Flatten(2), Swap(), layer, nn.Flatten(), nn.Linear(192, 5))
+    traced = trace(network.eval(), SIZE)
+    traced(torch.randn(2, 3, *SIZE)).sum().backward()
+    assert all(value.grad is not None for value in traced.parameters())
+
+
+class Swap(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.transpose(1, 2)
+
+
+def test_layers_are_not_called_by_torchs_inner_names() -> None:
+    graph = fx.Graph()
+    node = graph.call_function(torch.ops.aten.relu.default, (graph.placeholder("x"),))
+    inner = "_empty_nn_module_stack_from_metadata_hook"
+    node.meta["nn_module_stack"] = {inner: (inner, inner)}
+    assert layers_of([node]) == ("relu",)
+    node.meta["nn_module_stack"] = {"L__self___0": ("0", "torch.nn.ReLU"), inner: (inner, inner)}
+    assert layers_of([node]) == ("0 (ReLU)",)
 
 
 class Noisy(nn.Module):

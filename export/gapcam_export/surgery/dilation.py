@@ -506,6 +506,7 @@ _RULES: dict[str, Callable[[_Dilation, fx.Node], None]] = {
     **dict.fromkeys(("unsqueeze", "select", "unbind"), _Dilation._drop_or_add_axis),
     **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten"), _Dilation._reshape),
     "cat": _Dilation._cat,
+    "copy": _Dilation._join,
     "pad": _Dilation._pad,
     "constant_pad_nd": _Dilation._pad,
     "slice": _Dilation._slice,

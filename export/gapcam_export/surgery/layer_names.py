@@ -12,7 +12,9 @@ def layer_of(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack")
     if not stack:
         return ""
-    path, kind = list(stack.values())[-1]
+    # What torch's own passes insert stands under a name of torch's.
+    named = [each for each in stack.values() if not each[0].startswith("_empty_nn_module_stack")]
+    path, kind = named[-1] if named else ("", "")
     name = kind if isinstance(kind, str) else kind.__name__
     return f"{path} ({name.rpartition('.')[2]})" if path else ""
 

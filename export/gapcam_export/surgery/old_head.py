@@ -51,7 +51,7 @@ def read_old_head(traced: fx.GraphModule, cut: Cut, size: tuple[int, int]) -> Af
 
 
 class _Observer(fx.Interpreter):
-    """Keeps the values of some nodes."""
+    """Keeps the values of some nodes as their last readers see them: an operator between may change them in place."""
 
     def __init__(self, traced: fx.GraphModule, wanted: list[fx.Node]) -> None:
         super().__init__(traced)
@@ -59,10 +59,9 @@ class _Observer(fx.Interpreter):
         self._wanted = set(wanted)
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n in self._wanted:
-            self.values[n] = result.clone()  # what follows may change it in place
-        return result
+        for read in self._wanted.intersection(n.all_input_nodes):
+            self.values[read] = self.env[read].clone()
+        return super().run_node(n)
 
 
 def _observe(traced: fx.GraphModule, image: Tensor, wanted: list[fx.Node]) -> dict[fx.Node, Tensor]:
