@@ -145,8 +145,8 @@ class Session:
         if verify and not self.identity_error <= self.identity_tolerance:
             raise VerificationError(
                 f"{name} is not right on {self.engine}: logits differ from mean(map) + bias by "
-                f"{self.identity_error:.2g} of the greatest of them, at most {self.identity_tolerance:.2g} was expected. "
-                "Its maps would be wrong; export it again, or try another device."
+                f"{self.identity_error:.2g} of the greatest of them; at most {self.identity_tolerance:.2g} was "
+                "expected. Its maps would be wrong; export it again, or try another device."
             )
 
     def _probe(self) -> dict[str, Array]:
