@@ -118,11 +118,16 @@ def save_program(model: nn.Module, size: tuple[int, int], record: ProgramRecord,
         path: of the file, `.pt2`.
 
     Raises:
-        SourceError: torch.export cannot trace it.
+        SourceError: torch.export cannot trace it, or it has an operator that `load_program` would refuse.
         DataError: the file cannot be written.
     """
     program = _exported(model, size)
     for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and not is_harmless(f"torch.ops.{node.target}"):
+            raise SourceError(
+                f"the network has the operator {node.target}, which gapcam does not read from a file again. "
+                "Nothing was written. Replace the layer that it comes from by one of plain operators."
+            )
         for note in ("stack_trace", "from_node", "source_fn_stack"):  # where the code lies on the machine it ran on
             node.meta.pop(note, None)
     program.example_inputs = None

@@ -412,3 +412,24 @@ def test_a_file_with_two_members_of_one_name_is_refused(tmp_path: Path, good: Pa
         archive.writestr("serialized_state_dict.pt", b"")
     with pytest.raises(SourceError, match=r"files of one name|not in a subdirectory"):
         load_program(path)
+
+
+@torch.library.custom_op("gapcam_tests::twice", mutates_args=())
+def twice(values: torch.Tensor) -> torch.Tensor:
+    return 2 * values
+
+
+@twice.register_fake
+def _(values: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(values)
+
+
+class WithAnOperatorOfItsOwn(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return twice(image.mean((2, 3)))
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"the operator gapcam_tests\.twice\.default"):
+        save_program(WithAnOperatorOfItsOwn(), SIZE, RECORD, tmp_path / "file.pt2")
+    assert list(tmp_path.iterdir()) == []
