@@ -27,7 +27,7 @@ from gapcam_export.report import Report, summarize
 from gapcam_export.section import Array
 from gapcam_export.sources import OnnxSource, TorchSource, load_source
 from gapcam_export.tap import claim_logits, embed_preprocessing, opset_of, tap, write_contract
-from gapcam_export.verify import check, verify
+from gapcam_export.verify import check, check_batch, verify
 
 EMIT_CHOICES = ("features", "maps", "topk")
 
@@ -155,6 +155,7 @@ def export(
     nonlinear = head.tail if isinstance(head.tail, Chain) else None
     measured = verify(model, exported, preprocessing, frames, classifier.reference(), nonlinear)
     check(measured)
+    check_batch(model, exported, frames)
 
     step(f"writing {output}")
     contract = Contract(

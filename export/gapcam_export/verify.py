@@ -100,16 +100,14 @@ def verify(
         What was measured; see `check` for whether it is good enough.
 
     Raises:
-        VerificationError: a Softmax or Sigmoid that the source ends in gives other scores than the logits' own; maps
-            in the graph are not the sums that they should be; or images of one batch are mixed.
+        VerificationError: a Softmax or Sigmoid that the source ends in gives other scores than the logits' own, or maps
+            in the graph are not the sums that they should be.
     """
     session = onnx_session(model)
     names = [value.name for value in model.graph.output]
     identity = max_abs = relative = 0.0
     cosines, agreements = [], []
     gradients = None if nonlinear is None else GradientCheck(nonlinear)
-    if not graph_inputs(model.graph)[0].type.tensor_type.shape.dim[0].dim_value:
-        _check_batch(session, names, [gapcam.preprocess(frame, exported) for frame in _two(frames)])
     for frame in frames:
         got = _run(session, names, gapcam.preprocess(frame, exported))
         identity = _worse(identity, _identity_error(got))
@@ -198,8 +196,21 @@ def _two(frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     return [frames[0], frames[1] if len(frames) > 1 else np.ascontiguousarray(frames[0][::-1, ::-1])]
 
 
-def _check_batch(session: ort.InferenceSession, names: Sequence[str], images: Sequence[Array]) -> None:
-    """Compare what two images give as one batch with what each gives alone."""
+def check_batch(model: onnx.ModelProto, exported: Preprocessing, frames: Sequence[NDArray[np.uint8]]) -> None:
+    """Compare what two images give as one batch with what each gives alone; nothing where the batch is fixed.
+
+    Args:
+        model: with the contract's outputs.
+        exported: its preprocessing.
+        frames: each H x W x 3 uint8 BGR, any size; two are used.
+
+    Raises:
+        VerificationError: images of one batch are mixed.
+    """
+    if graph_inputs(model.graph)[0].type.tensor_type.shape.dim[0].dim_value:
+        return
+    session, names = onnx_session(model), [value.name for value in model.graph.output]
+    images = [gapcam.preprocess(frame, exported) for frame in _two(frames)]
     together = run_session(session, names, {IMAGE: np.stack(images)})
     for index, image in enumerate(images):
         alone = _run(session, names, image)

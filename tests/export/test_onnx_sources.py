@@ -335,7 +335,7 @@ def test_names_that_the_contract_uses_otherwise_are_moved_out_of_the_way(
     gapcam.load(tmp_path / "b.onnx").close()
 
 
-@pytest.mark.parametrize("ending", ["Softmax", "[N,K,1,1]", "two Softmaxes and a Cast"])
+@pytest.mark.parametrize("ending", ["Softmax", "[N,K,1,1]", "Softmax and a Cast"])
 def test_an_output_called_logits_that_is_something_else_is_renamed_and_said(tmp_path: Path, ending: str) -> None:
     nodes, constants = gap_and_gemm()
     if ending == "Softmax":
@@ -345,8 +345,7 @@ def test_an_output_called_logits_that_is_something_else_is_renamed_and_said(tmp_
         constants.append(numpy_helper.from_array(np.array([0, 4, 1, 1]), "shape"))
     else:
         nodes.append(helper.make_node("Softmax", ["out"], ["s"], axis=1))
-        nodes.append(helper.make_node("Cast", ["s"], ["t"], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Softmax", ["t"], ["logits"], axis=1))
+        nodes.append(helper.make_node("Cast", ["s"], ["logits"], to=TensorProto.FLOAT))
     path = write_model(tmp_path / "a.onnx", nodes, constants, outputs=("logits",))
     report = gapcam_export.export(str(path), tmp_path / "b.onnx")
     assert any("is now called 'logits_source'" in note for note in report.notes)

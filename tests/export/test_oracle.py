@@ -28,7 +28,7 @@ import gapcam_export
 from gapcam.contract import HeadKind, Preprocessing
 from gapcam.errors import VerificationError
 from gapcam_export.photographs import default_photographs
-from gapcam_export.verify import verify
+from gapcam_export.verify import check_batch, verify
 
 Matrix = tuple[Tensor, Tensor]
 
@@ -209,6 +209,6 @@ def test_images_of_a_batch_that_are_mixed_are_noticed(tmp_path: Path) -> None:
         model.graph.node.insert(place, made)
     photographs, preprocessing = default_photographs()[:2], Preprocessing(size=(64, 64))
     with pytest.raises(VerificationError, match="Does the network mix the images of a batch"):
-        verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))
+        check_batch(model, preprocessing, photographs)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))
+    check_batch(model, preprocessing, photographs)
