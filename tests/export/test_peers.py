@@ -29,7 +29,9 @@ def exported(
 ) -> tuple[torch.nn.Module, str, str, Path]:
     """A network, its target layer and head, and its export."""
     folder = tmp_path_factory.mktemp(request.param)
-    model = randomize(torchvision.models.get_model(request.param, weights=None))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = randomize(torchvision.models.get_model(request.param, weights=None))
     save_model(model, str(folder / "weights.safetensors"))
     gapcam_export.export(
         f"torchvision:{request.param}", folder / "model.onnx", checkpoint=folder / "weights.safetensors"
