@@ -5,13 +5,22 @@ Example:
     >>> report = gapcam_export.export("torchvision:resnet18", "model.onnx", pretrained=True)  # doctest: +SKIP
     >>> report.contract.verification.identity_error < 1e-4  # doctest: +SKIP
     True
+
+The names below are the whole public API. They are loaded when first used, so that what needs neither torch nor onnx,
+such as the comparison of two models, works where they are absent.
 """
 
-from gapcam_export._export import export
-from gapcam_export._gap_surgery import gap_surgery
-from gapcam_export.errors import CheckpointError, ExporterError, HeadError, LabelsError, SourceError
-from gapcam_export.report import Report, TensorSummary
-from gapcam_export.surgery.report import SurgeryReport
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gapcam_export._export import export
+    from gapcam_export._gap_surgery import gap_surgery
+    from gapcam_export.errors import CheckpointError, ExporterError, HeadError, LabelsError, SourceError
+    from gapcam_export.report import Report, TensorSummary
+    from gapcam_export.surgery.report import SurgeryReport
 
 __all__ = [
     "CheckpointError",
@@ -25,3 +34,29 @@ __all__ = [
     "export",
     "gap_surgery",
 ]
+
+_HOME = {
+    "CheckpointError": "errors",
+    "ExporterError": "errors",
+    "HeadError": "errors",
+    "LabelsError": "errors",
+    "Report": "report",
+    "SourceError": "errors",
+    "SurgeryReport": "surgery.report",
+    "TensorSummary": "report",
+    "export": "_export",
+    "gap_surgery": "_gap_surgery",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module when it is first used (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'gapcam_export' has no attribute {name!r}")
+    value: object = getattr(import_module(f"gapcam_export.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

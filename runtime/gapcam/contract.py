@@ -49,6 +49,8 @@ Resize = Literal["squash", "crop", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Color = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Target = Literal["tensorrt", "cpu-x86", "cpu-arm"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 Scores = Literal["softmax", "sigmoid"]
 
 
@@ -164,6 +166,61 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     gradient_tolerance: float | None = None
 
 
+class Quantization(msgspec.Struct, frozen=True, kw_only=True):
+    """How an int8 model was made from a float32 one.
+
+    Attributes:
+        target: what it is fast on.
+        method: how the range of each activation was chosen from what it was on the calibration images.
+        calibration_images: how many of those there were.
+        kept_layers: names of the layers (nodes of the graph) that could have been quantised and were left in float32.
+        features_scale: the step of `features`, which are integers times this; None where they were left in float32.
+        features_zero_point: the integer that stands for 0 in `features`; None likewise.
+    """
+
+    target: Target
+    method: CalibrationMethod
+    calibration_images: int
+    kept_layers: tuple[str, ...] = ()
+    features_scale: float | None = None
+    features_zero_point: int | None = None
+
+
+class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
+    """How alike two models answer on the same images: means over them, unless a name says otherwise.
+
+    Everything about maps is of the class that the first model, the reference, finds best.
+
+    Attributes:
+        images: how many there were.
+        top1_agreement: fraction of images on which both name the same class first.
+        top5_agreement: part of the reference's five best classes that are among the other's five best.
+        logit_error: max over the classes of |difference of logits|, over the reference's largest |logit|.
+        logit_error_max: the greatest of these over the images.
+        map_pearson: linear correlation of the two maps, in [-1, 1].
+        map_pearson_min: the least of these over the images.
+        map_spearman: rank correlation of the two maps, in [-1, 1].
+        box_iou: intersection over union of the two maps' boxes (Zhou et al. 2016: largest component above
+            `threshold` of the maximum).
+        box_iou_min: the least of these over the images.
+        peak_shift_px: distance between the two maps' maxima, in pixels of the reference's input.
+        threshold: of the boxes.
+    """
+
+    images: int
+    top1_agreement: float
+    top5_agreement: float
+    logit_error: float
+    logit_error_max: float
+    map_pearson: float
+    map_pearson_min: float
+    map_spearman: float
+    box_iou: float
+    box_iou_min: float
+    peak_shift_px: float
+    threshold: float
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """The metadata entry `gapcam`.
 
@@ -176,6 +233,10 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         source: where the model came from.
         precision: of the weights and activations.
         verification: what the export measured.
+        head_precision: what the head is computed in, from the pooling to the logits.
+        quantization: how an int8 model was made; None for others.
+        fidelity: how alike a model of lower precision and the float32 model that it was made from answer; None for
+            float32.
     """
 
     contract: Version
@@ -186,6 +247,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     precision: Precision
     verification: Verification
+    head_precision: Precision = "fp32"
+    quantization: Quantization | None = None
+    fidelity: Fidelity | None = None
 
 
 class _OnlyVersion(msgspec.Struct):

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import gapcam
+from gapcam.latency import Latency
 from gapcam_bench.__main__ import bench
-from gapcam_bench.latency import Latency
 from gapcam_bench.map_cost import large_photograph, plain_classifier, ratios, steps_of
 
 STEPS = ["plain", "features", "map", "copy", "overlay", "naive"]

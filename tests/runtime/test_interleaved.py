@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cv2
 import pytest
 
-from gapcam_bench.interleaved import MEASURED, UNMEASURED, WARM_UP, measure, one_opencv_thread
+from gapcam.interleaved import MEASURED, UNMEASURED, WARM_UP, measure, one_opencv_thread
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import cv2
 
-from gapcam_bench.latency import Latency
+from gapcam.latency import Latency
 
 Step = Callable[[], object]
 

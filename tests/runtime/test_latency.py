@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gapcam_bench.latency import Latency
+from gapcam.latency import Latency
 
 
 def test_figures_of_a_hundred_known_samples() -> None:
