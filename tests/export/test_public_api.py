@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -26,10 +28,17 @@ PUBLIC = {
 
 def test_the_public_names_are_exactly_these() -> None:
     assert set(gapcam_export.__all__) == PUBLIC
-    public = {
-        name for name in dir(gapcam_export) if not (name[0] == "_" or inspect.ismodule(getattr(gapcam_export, name)))
-    }
+    here = vars(gapcam_export)
+    public = {name for name in dir(gapcam_export) if name[0] != "_" and not inspect.ismodule(here.get(name))}
     assert public - {"annotations", "TYPE_CHECKING", "import_module"} == PUBLIC
+    assert all(getattr(gapcam_export, name) is not None for name in PUBLIC)
+
+
+def test_importing_the_package_loads_neither_torch_nor_onnx() -> None:
+    code = "import sys, gapcam_export\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "gapcam_export" in loaded
+    assert not {"torch", "onnx", "onnxruntime"}.intersection(loaded)
 
 
 def test_every_public_name_has_a_docstring_and_every_error_an_exit_code() -> None:
