@@ -16,7 +16,7 @@ from gapcam.atomic_file import check_writable, write_atomically
 from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Preprocessing, Resize, Scores
 from gapcam.errors import UsageError
 from gapcam_export.classifier import classifier_from_onnx, classifier_from_torch
-from gapcam_export.graph import graph_inputs
+from gapcam_export.graph import graph_inputs, opset_of
 from gapcam_export.head import FoundHead, feeds_sigmoid, find_head
 from gapcam_export.labels import labels_for
 from gapcam_export.nonlinear import Chain
@@ -26,7 +26,7 @@ from gapcam_export.preprocessing_arguments import check_preprocessing
 from gapcam_export.report import Report, summarize
 from gapcam_export.section import Array
 from gapcam_export.sources import OnnxSource, TorchSource, load_source
-from gapcam_export.tap import claim_logits, embed_preprocessing, opset_of, tap, write_contract
+from gapcam_export.tap import claim_logits, embed_preprocessing, tap, write_contract
 from gapcam_export.verify import check, check_batch, verify
 
 EMIT_CHOICES = ("features", "maps", "topk")

@@ -12,13 +12,13 @@ from gapcam.errors import UsageError
 from gapcam_export.class_outputs import divided_sigmoids, find_scores, labels_in
 from gapcam_export.errors import SourceError
 from gapcam_export.float32 import half_type, to_float32
-from gapcam_export.graph import fix_dimension, graph_inputs, necessary_tensors, rename_tensor, sort_nodes
+from gapcam_export.graph import fix_dimension, graph_inputs, necessary_tensors, opset_of, rename_tensor, sort_nodes
 from gapcam_export.head import feeds_sigmoid, find_logits
 from gapcam_export.image_input import ImageInput, find_image_input, scales_pixels, to_contract_layout
 from gapcam_export.linear_classifier import expand_linear_classifiers
 from gapcam_export.onnx_reference import OnnxReference
 from gapcam_export.sources import OnnxSource, TorchSource
-from gapcam_export.tap import free_names, opset_of, strip_exporter_notes, untap
+from gapcam_export.tap import free_names, strip_exporter_notes, untap
 from gapcam_export.verify import Reference, TorchReference
 
 DEFAULT_SIZE = (224, 224)

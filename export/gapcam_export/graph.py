@@ -82,6 +82,11 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
         graph.node.extend(in_order.node)
 
 
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of ONNX's own operator set that a model is written in."""
+    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
+
+
 def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """The inputs that must be fed: initializers are listed among `graph.input` too in files of IR version 3."""
     constants = {tensor.name for tensor in graph.initializer}

@@ -20,7 +20,7 @@ from gapcam.contract import HeadKind
 from gapcam.errors import ModelError
 from gapcam_export.affine import PROBE_SCALE, Affine, Floats, read_affine
 from gapcam_export.errors import HeadError
-from gapcam_export.graph import graph_inputs, necessary_tensors, nodes_between, tensors_read
+from gapcam_export.graph import graph_inputs, necessary_tensors, nodes_between, opset_of, tensors_read
 from gapcam_export.layernorm import Normed, read_normed
 from gapcam_export.nonlinear import Chain, read_chain
 from gapcam_export.refusals import no_average_pooling, not_affine, not_float32
@@ -183,7 +183,7 @@ def _check_softmax(model: onnx.ModelProto, output: str, shape: tuple[int, ...]) 
     node, _ = find_score_operator(model.graph, output)
     if node is None or node.op_type == "Sigmoid":
         return
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    opset = opset_of(model)
     axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
     axis = (axes[0] if axes else 1 if opset < 13 else -1) % len(shape)
     summed = prod(shape[axis:]) if opset < 13 else shape[axis]  # of old over all axes from that one on

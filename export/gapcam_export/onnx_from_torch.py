@@ -19,6 +19,7 @@ from torch import nn
 
 from gapcam.contract import IMAGE, LOGITS
 from gapcam_export.errors import ExporterError, SourceError
+from gapcam_export.graph import opset_of
 from gapcam_export.network_input import check_network_input
 from gapcam_export.tap import strip_exporter_notes
 
@@ -64,7 +65,7 @@ def onnx_from_torch(
             ) from error
     assert program is not None  # noqa: S101  # so it is with dynamo=True
     exported = program.model_proto
-    written = next(entry.version for entry in exported.opset_import if entry.domain == "")
+    written = opset_of(exported)
     if opset is not None and written != opset:
         raise ExporterError(f"PyTorch's ONNX exporter wrote opset {written}; {opset} was asked for and cannot be had.")
     strip_exporter_notes(exported)

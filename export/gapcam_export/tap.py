@@ -28,7 +28,7 @@ from gapcam.contract import (
 )
 from gapcam.errors import UsageError
 from gapcam_export.affine import Affine
-from gapcam_export.graph import graph_inputs, remove_unused, rename_tensor, tensor_names, unused_name
+from gapcam_export.graph import graph_inputs, opset_of, remove_unused, rename_tensor, tensor_names, unused_name
 from gapcam_export.graph_writer import GraphWriter
 from gapcam_export.head import FoundHead
 from gapcam_export.layernorm import Normed
@@ -177,11 +177,6 @@ def _check_opset(model: onnx.ModelProto, head: FoundHead, topk_maps: bool) -> No
             f"the head's gradient needs operators of opset {least}; the model has opset {opset}. Convert it with "
             "onnx.version_converter."
         )
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Version of ONNX's own operator set that a model is written in."""
-    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def embed_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
