@@ -24,7 +24,7 @@ from gapcam_export.photographs import default_photographs, photographs_in
 from gapcam_export.position import check_positions
 from gapcam_export.preprocessing_arguments import check_preprocessing
 from gapcam_export.report import Report, summarize
-from gapcam_export.section import Array
+from gapcam_export.section import Array, onnx_session
 from gapcam_export.sources import OnnxSource, TorchSource, load_source
 from gapcam_export.tap import claim_logits, embed_preprocessing, tap, write_contract
 from gapcam_export.verify import check, check_batch, verify
@@ -153,9 +153,10 @@ def export(
 
     step(f"verifying on {len(frames)} images")
     nonlinear = head.tail if isinstance(head.tail, Chain) else None
-    measured = verify(model, exported, preprocessing, frames, classifier.reference(), nonlinear)
+    session = onnx_session(model)
+    measured = verify(model, session, exported, preprocessing, frames, classifier.reference(), nonlinear)
     check(measured)
-    check_batch(model, exported, frames)
+    check_batch(session, exported, frames)
 
     step(f"writing {output}")
     contract = Contract(

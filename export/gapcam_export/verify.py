@@ -29,10 +29,9 @@ from gapcam.contract import (
 from gapcam.errors import VerificationError
 from gapcam.identity import identity_error, tangent_error
 from gapcam_export.gradient_check import GRADIENT_TOLERANCE, GradientCheck
-from gapcam_export.graph import graph_inputs
 from gapcam_export.head import Scoring, find_score_operator
 from gapcam_export.nonlinear import Chain
-from gapcam_export.section import Array, onnx_session, run_session
+from gapcam_export.section import Array, run_session
 
 IDENTITY_TOLERANCE = 1e-4
 # Torch and ONNX Runtime sum in other orders; what is wrong rather than rounded is off by orders of magnitude more.
@@ -80,6 +79,7 @@ class TorchReference:
 
 def verify(
     model: onnx.ModelProto,
+    session: ort.InferenceSession,
     exported: Preprocessing,
     original: Preprocessing,
     frames: Sequence[NDArray[np.uint8]],
@@ -90,6 +90,7 @@ def verify(
 
     Args:
         model: with the contract's outputs.
+        session: that runs it.
         exported: preprocessing of the exported model.
         original: preprocessing of the source; it differs where the export has embedded it.
         frames: each H x W x 3 uint8 BGR, any size.
@@ -103,13 +104,11 @@ def verify(
         VerificationError: a Softmax or Sigmoid that the source ends in gives other scores than the logits' own, or maps
             in the graph are not the sums that they should be.
     """
-    session = onnx_session(model)
-    names = [value.name for value in model.graph.output]
     identity = max_abs = relative = 0.0
     cosines, agreements = [], []
     gradients = None if nonlinear is None else GradientCheck(nonlinear)
     for frame in frames:
-        got = _run(session, names, gapcam.preprocess(frame, exported))
+        got = _run(session, gapcam.preprocess(frame, exported))
         identity = _worse(identity, _identity_error(got))
         _check_maps(got)
         if gradients is not None:
@@ -161,7 +160,7 @@ def _check_scores(logits: Array, given: Array, name: str, scoring: Scoring) -> N
         expected = shifted - np.log(np.exp(shifted).sum())
     if scoring == "softmax":
         expected = np.exp(expected)
-    error = float(np.abs(given - expected).max()) / _scale(expected) if given.shape == expected.shape else np.nan
+    error = _relative_error(given, expected) if given.shape == expected.shape else np.nan
     if not error <= _SCORES_TOLERANCE:
         raise VerificationError(
             f"the output {name!r} is not the {scoring} of the logits that were found: they differ by {error:.1e} of "
@@ -183,7 +182,7 @@ def _check_maps(got: dict[str, Array]) -> None:
             expected = got.get(CAM_SCALE, np.float32(1)) * (got[CAM_WEIGHTS][classes] @ features)
         else:
             expected = features[classes]
-        error = float(np.abs(given.reshape(expected.shape) - expected).max()) / _scale(expected)
+        error = _relative_error(given.reshape(expected.shape), expected)
         if not error <= IDENTITY_TOLERANCE:
             raise VerificationError(
                 f"{name!r} are not the sums of weights and features: they differ by {error:.1e} of the greatest value; "
@@ -196,31 +195,30 @@ def _two(frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     return [frames[0], frames[1] if len(frames) > 1 else np.ascontiguousarray(frames[0][::-1, ::-1])]
 
 
-def check_batch(model: onnx.ModelProto, exported: Preprocessing, frames: Sequence[NDArray[np.uint8]]) -> None:
+def check_batch(session: ort.InferenceSession, exported: Preprocessing, frames: Sequence[NDArray[np.uint8]]) -> None:
     """Compare what two images give as one batch with what each gives alone; nothing where the batch is fixed.
 
     Args:
-        model: with the contract's outputs.
+        session: of a model with the contract's outputs.
         exported: its preprocessing.
         frames: each H x W x 3 uint8 BGR, any size; two are used.
 
     Raises:
         VerificationError: images of one batch are mixed.
     """
-    if graph_inputs(model.graph)[0].type.tensor_type.shape.dim[0].dim_value:
+    if isinstance(session.get_inputs()[0].shape[0], int):
         return
-    session, names = onnx_session(model), [value.name for value in model.graph.output]
     images = [gapcam.preprocess(frame, exported) for frame in _two(frames)]
-    together = run_session(session, names, {IMAGE: np.stack(images)})
+    together = run_session(session, _output_names(session), {IMAGE: np.stack(images)})
     for index, image in enumerate(images):
-        alone = _run(session, names, image)
+        alone = _run(session, image)
         # Two classes that are as good as equal may change places.
         is_same = TOPK_CLASSES not in alone or np.array_equal(together[TOPK_CLASSES][index], alone[TOPK_CLASSES])
         ranked = (TOPK_WEIGHTS, TOPK_BIAS, TOPK_MAPS) if is_same else ()
         for name in (LOGITS, FEATURES, CAM_SCALE, MAPS, *ranked):
             if name not in alone:
                 continue
-            error = float(np.abs(together[name][index] - alone[name]).max()) / _scale(alone[name])
+            error = _relative_error(together[name][index], alone[name])
             if not error <= _BATCH_TOLERANCE:
                 raise VerificationError(
                     f"{name!r} of an image differ by {error:.1e} of the greatest value where another is in the batch; "
@@ -240,15 +238,24 @@ def _identity_error(got: dict[str, Array]) -> float:
     )
 
 
-def _run(session: ort.InferenceSession, names: Sequence[str], image: Array) -> dict[str, Array]:
+def _output_names(session: ort.InferenceSession) -> list[str]:
+    return [output.name for output in session.get_outputs()]
+
+
+def _run(session: ort.InferenceSession, image: Array) -> dict[str, Array]:
     """Outputs for one image, without batch axis where they have one."""
-    values = run_session(session, names, {IMAGE: image[None]})
+    values = run_session(session, _output_names(session), {IMAGE: image[None]})
     return {name: value if name in (CAM_WEIGHTS, CAM_BIAS) else value[0] for name, value in values.items()}
 
 
 def _worse(error: float, other: float) -> float:
     """The larger one; NaN is larger than all."""
     return float(np.maximum(error, other))
+
+
+def _relative_error(given: Array, expected: Array) -> float:
+    """The greatest difference over the greatest expected value."""
+    return float(np.abs(given - expected).max()) / _scale(expected)
 
 
 def _scale(values: Array) -> float:

@@ -28,6 +28,7 @@ import gapcam_export
 from gapcam.contract import HeadKind, Preprocessing
 from gapcam.errors import VerificationError
 from gapcam_export.photographs import default_photographs
+from gapcam_export.section import onnx_session
 from gapcam_export.verify import check_batch, verify
 
 Matrix = tuple[Tensor, Tensor]
@@ -186,13 +187,13 @@ def test_maps_in_the_graph_that_are_not_those_of_the_weights_are_noticed(
     gapcam_export.export(source, tmp_path / "model.onnx", size=size, emit=("maps", "topk"), topk=3)
     model = onnx.load(tmp_path / "model.onnx")
     photographs, preprocessing = default_photographs()[:2], Preprocessing(size=size)
-    verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))
+    verify(model, onnx_session(model), preprocessing, preprocessing, photographs, ItsOwnSource(model))
     node = next(node for node in model.graph.node if output in node.output)
     node.output[0] = "right"
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.01), "factor"))
     model.graph.node.append(onnx.helper.make_node("Mul", ["right", "factor"], [output]))
     with pytest.raises(VerificationError, match=f"'{output}' are not the sums of weights and features"):
-        verify(model, preprocessing, preprocessing, photographs, ItsOwnSource(model))
+        verify(model, onnx_session(model), preprocessing, preprocessing, photographs, ItsOwnSource(model))
 
 
 def test_images_of_a_batch_that_are_mixed_are_noticed(tmp_path: Path) -> None:
@@ -209,6 +210,6 @@ def test_images_of_a_batch_that_are_mixed_are_noticed(tmp_path: Path) -> None:
         model.graph.node.insert(place, made)
     photographs, preprocessing = default_photographs()[:2], Preprocessing(size=(64, 64))
     with pytest.raises(VerificationError, match="Does the network mix the images of a batch"):
-        check_batch(model, preprocessing, photographs)
+        check_batch(onnx_session(model), preprocessing, photographs)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    check_batch(model, preprocessing, photographs)
+    check_batch(onnx_session(model), preprocessing, photographs)

@@ -24,6 +24,7 @@ from gapcam.cli.main import main
 from gapcam.contract import HeadKind, Preprocessing
 from gapcam.errors import VerificationError
 from gapcam_export.photographs import default_photographs
+from gapcam_export.section import onnx_session
 from gapcam_export.verify import verify
 
 NETWORKS = Path(networks.__file__)
@@ -193,7 +194,7 @@ def test_logits_whose_scores_are_not_the_networks_own_are_noticed(tmp_path: Path
             return {"output": session.run(["output"], {"image": image[None]})[0][0]}
 
     photographs, preprocessing = default_photographs()[:1], Preprocessing(size=(64, 64))
-    verify(model, preprocessing, preprocessing, photographs, Source())
+    verify(model, onnx_session(model), preprocessing, preprocessing, photographs, Source())
     sigmoid = next(node for node in model.graph.node if "output" in node.output)
     logits, sigmoid.input[0] = sigmoid.input[0], "half"
     half = numpy_helper.from_array(np.float32(0.5), "one_half")
@@ -202,7 +203,7 @@ def test_logits_whose_scores_are_not_the_networks_own_are_noticed(tmp_path: Path
         list(model.graph.node).index(sigmoid), helper.make_node("Mul", [logits, "one_half"], ["half"])
     )
     with pytest.raises(VerificationError, match="'output' is not the sigmoid of the logits that were found"):
-        verify(model, preprocessing, preprocessing, photographs, Source())
+        verify(model, onnx_session(model), preprocessing, preprocessing, photographs, Source())
 
 
 CHANNELS, HIDDEN, CLASSES = 1024, 256, 21841
