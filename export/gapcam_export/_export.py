@@ -15,9 +15,9 @@ import gapcam
 from gapcam.atomic_file import check_writable, write_atomically
 from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Preprocessing, Resize, Scores
 from gapcam.errors import UsageError
-from gapcam_export.classifier import classifier_from_onnx, classifier_from_torch
+from gapcam_export.classifier import Classifier, classifier_from_onnx, classifier_from_torch
 from gapcam_export.graph import graph_inputs, opset_of
-from gapcam_export.head import FoundHead, feeds_sigmoid, find_head
+from gapcam_export.head import find_head, find_score_operator
 from gapcam_export.labels import labels_for
 from gapcam_export.nonlinear import Chain
 from gapcam_export.photographs import default_photographs, photographs_in
@@ -132,7 +132,7 @@ def export(
             "ReLU), and is not exact"
         )
     if scores is None:
-        scores = _own_scores(original.graph, head, loaded)
+        scores = _own_scores(classifier, head.classes)
     names = labels_for(head.classes, None if labels is None else Path(labels), classifier.labels)
     if labels is None and len(classifier.labels) not in (0, head.classes):
         notes.append(
@@ -189,13 +189,15 @@ def _silent(step: str) -> None:
     del step
 
 
-def _own_scores(graph: onnx.GraphProto, head: FoundHead, loaded: TorchSource | OnnxSource) -> Scores:
+def _own_scores(classifier: Classifier, classes: int) -> Scores:
     """What makes scores of the logits where nobody has said it."""
+    loaded = classifier.loaded
     if isinstance(loaded, OnnxSource) and loaded.contract is not None:
         return loaded.contract.head.scores
     if isinstance(loaded, TorchSource) and loaded.record is not None and loaded.record.scores is not None:
         return loaded.record.scores
-    return "sigmoid" if head.classes == 1 or feeds_sigmoid(graph, head.logits) else "softmax"
+    _, scoring = find_score_operator(classifier.model.graph, classifier.output)
+    return "sigmoid" if classes == 1 or scoring == "sigmoid" else "softmax"
 
 
 def _check_outputs(emit: Sequence[str], topk: int) -> None:

@@ -13,7 +13,7 @@ from gapcam_export.class_outputs import divided_sigmoids, find_scores, labels_in
 from gapcam_export.errors import SourceError
 from gapcam_export.float32 import half_type, to_float32
 from gapcam_export.graph import fix_dimension, graph_inputs, necessary_tensors, opset_of, rename_tensor, sort_nodes
-from gapcam_export.head import feeds_sigmoid, find_logits
+from gapcam_export.head import find_logits, find_score_operator
 from gapcam_export.image_input import ImageInput, find_image_input, scales_pixels, to_contract_layout
 from gapcam_export.linear_classifier import expand_linear_classifiers
 from gapcam_export.onnx_reference import OnnxReference
@@ -100,7 +100,7 @@ def classifier_from_torch(
     if find_logits(model.graph, LOGITS) != LOGITS:
         output = "output"
         rename_tensor(model.graph, LOGITS, output)
-        ending = "Sigmoid" if feeds_sigmoid(model.graph, find_logits(model.graph, output)) else "Softmax"
+        ending = "Sigmoid" if find_score_operator(model.graph, output)[1] == "sigmoid" else "Softmax"
         notes.append(
             f"the network ends in a {ending}; its output is called {output!r}, and {LOGITS!r} is what goes into it"
         )

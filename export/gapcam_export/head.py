@@ -109,18 +109,6 @@ def find_score_operator(graph: onnx.GraphProto, output: str) -> tuple[onnx.NodeP
     return None, None
 
 
-def feeds_sigmoid(graph: onnx.GraphProto, logits: str) -> bool:
-    """Whether a Sigmoid makes scores of the logits: classes that do not exclude each other."""
-    found = {logits}
-    for node in graph.node:
-        if found.intersection(node.input):
-            if node.op_type == "Sigmoid":
-                return True
-            if node.op_type in _RESHAPES:
-                found.update(node.output)
-    return False
-
-
 def find_head(model: onnx.ModelProto, output: str, image: Array) -> FoundHead:
     """Find the head between a network's input and its output.
 
