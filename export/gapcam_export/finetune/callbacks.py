@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from types import FrameType
 from typing import Any
 
 import torch
@@ -40,9 +39,7 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write one."""
         del storage_options
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_atomically(Path(path), content.getvalue())
+        _save_whole(checkpoint, Path(path))
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -129,7 +126,7 @@ class Recorder(Callback):
         """SIGTERM ends the run as Ctrl-C does. Lightning's own handler, set just before, would wait for the epoch."""
         del trainer, pl_module
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _interrupt)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time, and room: now that the last checkpoint names the best weights, others can go."""
@@ -163,9 +160,8 @@ class Recorder(Callback):
         if self.best < 0 or epoch.better_than(self.epochs[self.best], self._monitor):
             self.best = len(self.epochs) - 1
             if trainer.is_global_zero:
-                content = io.BytesIO()
-                torch.save({name: part.cpu() for name, part in pl_module.model.state_dict().items()}, content)
-                write_atomically(self.best_weights, content.getvalue())
+                weights = {name: part.cpu() for name, part in pl_module.model.state_dict().items()}
+                _save_whole(weights, self.best_weights)
 
 
 def check_checkpoint(path: Path) -> None:
@@ -178,6 +174,13 @@ def check_checkpoint(path: Path) -> None:
     _read(path.with_name(BEST_WEIGHTS.format(best + 1)))
 
 
+def _save_whole(content: dict[str, Any], path: Path) -> None:
+    """So that it is on the disk before it takes its name."""
+    saved = io.BytesIO()
+    torch.save(content, saved)
+    write_atomically(path, saved.getvalue())
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -187,8 +190,3 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}, without which the run there cannot go on, cannot be read: {reason}; start anew with --fresh."
         ) from error
     return content
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise KeyboardInterrupt
