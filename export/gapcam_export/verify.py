@@ -28,6 +28,7 @@ from gapcam.contract import (
 )
 from gapcam.errors import VerificationError
 from gapcam.identity import identity_error, tangent_error
+from gapcam.scores import scores_from_logits
 from gapcam_export.gradient_check import GRADIENT_TOLERANCE, GradientCheck
 from gapcam_export.head import Scoring, find_score_operator
 from gapcam_export.nonlinear import Chain
@@ -154,12 +155,11 @@ def _scale_of_source(wanted: Array, got: dict[str, Array], scoring: Scoring | No
 def _check_scores(logits: Array, given: Array, name: str, scoring: Scoring) -> None:
     """Compare what an output gives [K] with the scores that follow from the logits [K] as the runtime computes them."""
     values = logits.astype(np.float64)
-    expected = 0.5 * (1 + np.tanh(0.5 * values))
-    if scoring != "sigmoid":
+    if scoring == "log-softmax":
         shifted = values - values.max()
-        expected = shifted - np.log(np.exp(shifted).sum())
-    if scoring == "softmax":
-        expected = np.exp(expected)
+        expected: Array = shifted - np.log(np.exp(shifted).sum())
+    else:
+        expected = scores_from_logits(values, scoring)
     error = _relative_error(given, expected) if given.shape == expected.shape else np.nan
     if not error <= _SCORES_TOLERANCE:
         raise VerificationError(

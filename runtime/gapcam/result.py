@@ -22,6 +22,7 @@ from gapcam.errors import MapNotComputedError, UsageError
 from gapcam.frame import Frame
 from gapcam.geometry import Placement
 from gapcam.overlay import blend, draw_boxes, draw_caption
+from gapcam.scores import scores_from_logits
 from gapcam.upsample import on_frame, seen_part
 
 
@@ -108,11 +109,7 @@ class Result:
     @cached_property
     def scores(self) -> FloatArray:
         """[K] float32 in [0, 1]: softmax of the logits, or the logistic function of each, as the contract says."""
-        if self._scoring == "sigmoid":
-            small = np.exp(-np.abs(self.logits))  # never overflows
-            return np.asarray(np.where(self.logits < 0, small, 1) / (1 + small), np.float32)
-        powers = np.exp(self.logits - self.logits.max())
-        return np.asarray(powers / powers.sum(), np.float32)
+        return np.asarray(scores_from_logits(self.logits, self._scoring), np.float32)
 
     @cached_property
     def top(self) -> tuple[Prediction, ...]:
