@@ -24,8 +24,9 @@ constant have random values, and BatchNorm statistics that were measured on scik
 network has does not depend on its weights; a trained network's errors are other figures, which its own export measures.
 
 - **head**: its [kind](export.md#heads), as found on the graph.
-- **identity**: max |logit - mean(map) - bias| over all classes and the photographs, relative to the largest logit: how
-  exact the maps are. Maps of kind `nonlinear` are not; there it is the error of the gradient that they are made of.
+- **identity**: max |logit - mean(map) - bias| over all classes and the photographs, relative to the greatest logit,
+  mean of a map or bias: how exact the maps are. Maps of kind `nonlinear` are not; there it is the error of the gradient
+  that they are made of.
 - **source**: max |difference| between the exported model's logits and PyTorch's, relative to the largest logit.
 - **input** is the library's own size for that model, **maps** that of its feature maps: height x width.
 - **parameters** in millions. **seconds** that the export took, to the nearest of 1, 2, 3, 5, 7, 10, 20, ...

@@ -61,8 +61,8 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
         size: (H, W) of its input in pixels, likewise.
         maps: (h, w) of the feature maps.
         exact: whether the maps are all that the logits are made of.
-        identity_error: measured on the photographs, relative to the largest logit.
-        gradient_error: of kind "nonlinear", likewise.
+        identity_error: measured on the photographs, relative to the greatest logit, mean of a map or bias.
+        gradient_error: of kind "nonlinear", relative to the greatest change of a logit.
         source_error: between the exported model and PyTorch, relative to the largest logit.
         seconds: that the export took.
         code: hashes of the modules of gapcam's that made the row, by their files, such as "gapcam/session.py".
