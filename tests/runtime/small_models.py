@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+import gapcam
 from gapcam.backends import TensorInfo
 from gapcam.backends.fake import FakeBackend
 from gapcam.contract import (
@@ -26,6 +27,8 @@ from gapcam.contract import (
 # The hand-computed model: features are the input's red and blue channels, two classes.
 WEIGHTS = np.array([[3.0, -1.0], [1.0, 2.0]], np.float32)
 BIAS = np.array([0.5, -0.25], np.float32)
+
+ENGINES = ("onnxruntime", "fake")
 
 
 def a_contract(
@@ -132,3 +135,12 @@ def fake_red_and_blue(contract: Contract | None = None) -> FakeBackend:
 
     info = TensorInfo("image", (None, 3, *contract.preprocessing.size), "float32")
     return FakeBackend(compute, info, {METADATA_KEY: contract_to_json(contract)})
+
+
+def open_on(
+    engine: str, fake: Callable[[], FakeBackend], write: Callable[[Path], Path], folder: Path
+) -> gapcam.Session:
+    """A session of one model on one of `ENGINES`: as a file that `write` writes to the folder, or as a fake."""
+    if engine == "fake":
+        return gapcam.Session(fake())
+    return gapcam.load(write(folder / "model.onnx"), threads=1)

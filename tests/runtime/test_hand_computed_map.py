@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import fake_red_and_blue, red_and_blue
+from small_models import ENGINES, fake_red_and_blue, open_on, red_and_blue
 
 import gapcam
 
@@ -22,13 +22,9 @@ BLUE_LOGIT = 0.75  # (1 + 0 + 1 + 2) / 4 - 0.25
 RED_SCORE = 0.7310585786  # 1 / (1 + exp(0.75 - 1.75))
 
 
-@pytest.fixture(params=["onnxruntime", "fake"])
+@pytest.fixture(params=ENGINES)
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[gapcam.Session]:
-    if request.param == "fake":
-        opened = gapcam.Session(fake_red_and_blue())
-    else:
-        opened = gapcam.load(red_and_blue(tmp_path / "model.onnx"), threads=1)
-    with opened:
+    with open_on(request.param, fake_red_and_blue, red_and_blue, tmp_path) as opened:
         yield opened
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from small_heads import CENTRED, fake_normed, normed
-from small_models import BIAS
+from small_models import BIAS, ENGINES, open_on
 
 import gapcam
 from gapcam.backends import TensorInfo
@@ -27,13 +27,9 @@ EVEN_FRAMES_MAPS = [[[4, 0], [0, -4]], [[-1, 0], [0, 1]]]  # 2 (2 red - 2 blue),
 EVEN_FRAMES_LOGITS = [0.5, -0.25]  # what is normalised is zero
 
 
-@pytest.fixture(params=["onnxruntime", "fake"])
+@pytest.fixture(params=ENGINES)
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[gapcam.Session]:
-    if request.param == "fake":
-        opened = gapcam.Session(fake_normed())
-    else:
-        opened = gapcam.load(normed(tmp_path / "model.onnx"), threads=1)
-    with opened:
+    with open_on(request.param, fake_normed, normed, tmp_path) as opened:
         yield opened
 
 

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from small_heads import LABELS, fake_squared, squared, squared_contract
+from small_models import ENGINES, open_on
 
 import gapcam
 from gapcam.backends import TensorInfo
@@ -36,13 +37,9 @@ BELOW_RED = [[8, 0], [0, 0]]  # (8, 0)
 BELOW_BLUE = [[16, 0], [0, 0]]  # 2 (8, 0)
 
 
-@pytest.fixture(params=["onnxruntime", "fake"])
+@pytest.fixture(params=ENGINES)
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[gapcam.Session]:
-    if request.param == "fake":
-        opened = gapcam.Session(fake_squared())
-    else:
-        opened = gapcam.load(squared(tmp_path / "model.onnx"), threads=1)
-    with opened:
+    with open_on(request.param, fake_squared, squared, tmp_path) as opened:
         yield opened
 
 
