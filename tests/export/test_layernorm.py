@@ -171,14 +171,6 @@ def test_a_cosine_classifier_is_a_normalisation_without_epsilon(tmp_path: Path) 
     np.testing.assert_allclose(expected, logits, rtol=0, atol=1e-4 * np.abs(logits).max())
 
 
-def test_a_file_exported_before_is_exported_again(tmp_path: Path) -> None:
-    first = gapcam_export.export("networks:normed_head", tmp_path / "model.onnx", size=(64, 64), emit=("maps", "topk"))
-    again = gapcam_export.export(str(tmp_path / "model.onnx"), tmp_path / "again.onnx", emit=("maps", "topk"))
-    assert again.contract.head.kind is HeadKind.LAYERNORM
-    assert again.outputs == first.outputs
-    assert abs(again.size_bytes - first.size_bytes) < 200  # the names of where they come from differ
-
-
 def centred(x: NDArray[Any]) -> NDArray[Any]:
     return x - x.mean(axis=1, keepdims=True)
 

@@ -170,14 +170,6 @@ def test_an_opset_without_the_operators_is_refused(tmp_path: Path) -> None:
         gapcam_export.export(str(tmp_path / "9.onnx"), tmp_path / "model.onnx")
 
 
-def test_a_file_exported_before_is_exported_again(tmp_path: Path) -> None:
-    first = gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64), emit=("maps", "topk"))
-    again = gapcam_export.export(str(tmp_path / "model.onnx"), tmp_path / "again.onnx", emit=("maps", "topk"))
-    assert again.contract.head.kind is HeadKind.NONLINEAR
-    assert again.outputs == first.outputs
-    assert abs(again.size_bytes - first.size_bytes) < 300  # the names of where they come from differ
-
-
 def test_layers_that_are_stored_in_float16_are_used_as_they_are(tmp_path: Path) -> None:
     gapcam_export.export("networks:three_layers", tmp_path / "model.onnx", size=(64, 64))
     source = onnx.load(tmp_path / "model.onnx")

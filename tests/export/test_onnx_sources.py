@@ -101,6 +101,20 @@ def test_a_model_given_back_to_the_export_gives_the_same_model(tmp_path: Path, c
     np.testing.assert_array_equal(maps_of(tmp_path / "1.onnx", cat), maps_of(tmp_path / "2.onnx", cat))
 
 
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("networks:normed_head", HeadKind.LAYERNORM), ("networks:three_layers", HeadKind.NONLINEAR)],
+)
+def test_a_file_with_another_head_that_was_exported_before_is_exported_again(
+    tmp_path: Path, source: str, kind: HeadKind
+) -> None:
+    first = gapcam_export.export(source, tmp_path / "model.onnx", size=(64, 64), emit=("maps", "topk"))
+    again = gapcam_export.export(str(tmp_path / "model.onnx"), tmp_path / "again.onnx", emit=("maps", "topk"))
+    assert again.contract.head.kind is kind
+    assert again.outputs == first.outputs
+    assert abs(again.size_bytes - first.size_bytes) < 300  # the names of where they come from differ
+
+
 def test_outputs_that_were_there_keep_their_names_and_values_to_the_last_digits(tmp_path: Path) -> None:
     nodes, constants = convolution()
     nodes += [
