@@ -26,11 +26,11 @@ import gapcam
 from gapcam import contract as names
 from gapcam.cam import FloatArray, class_maps
 from gapcam.class_rows import OUTPUTS_OF_EACH_IMAGE, rows_of_image
+from gapcam.environment import Environment, environment
 from gapcam.errors import MissingExtraError
 from gapcam.frame import Frame
 from gapcam.interleaved import Step, measure, one_opencv_thread
 from gapcam.latency import Latency
-from gapcam_bench.environment import Environment, environment
 from gapcam_export.photographs import photograph
 
 if TYPE_CHECKING:

@@ -551,3 +551,15 @@ def test_an_engine_that_fails_on_an_input_is_a_backend_error(tmp_path: Path) -> 
     with pytest.raises(gapcam.BackendError, match=r"shape \(1, 3, 9, 9\)"):
         backend.run(["logits"], np.zeros((1, 3, 9, 9), np.float32))
     backend.close()
+
+
+def test_the_network_alone_runs_on_a_preprocessed_image_and_gives_what_results_are_made_of(tmp_path: Path) -> None:
+    frame = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
+    with gapcam.load(red_and_blue(tmp_path / "m.onnx", contract=a_contract(size=(4, 4)))) as session:
+        image = gapcam.preprocess(frame, session.contract.preprocessing)[None]
+        outputs, result = session.infer(image), session(frame)
+    assert list(outputs) == ["logits", "features"]
+    np.testing.assert_array_equal(outputs["logits"][0], result.logits)
+    np.testing.assert_array_equal(outputs["features"][0], result.features)
+    with pytest.raises(gapcam.UsageError, match="closed"):
+        session.infer(image)
