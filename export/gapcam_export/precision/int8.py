@@ -1,0 +1,298 @@
+"""INT8 by Q/DQ pairs: a network is calibrated once, then quantised as often as somebody asks, by ONNX Runtime.
+
+r = s (q - z): each activation has one scale s and zero point z, each channel of a weight its own s, with z = 0 (Jacob
+et al. 2018, equation 1; Wu et al. 2020). The file stays plain ONNX: QuantizeLinear and DequantizeLinear stand where the
+values are rounded, and the runtime makes int8 kernels of what stands between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx.version_converter
+from onnx import TensorProto, numpy_helper
+from onnxruntime.quantization import QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorData
+from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
+
+from gapcam.contract import LOGITS, CalibrationMethod, Contract, Quantization, Target
+from gapcam.errors import ModelError
+from gapcam_export.float32 import half_type
+from gapcam_export.graph import all_graphs, nodes_between, opset_of, remove_unused, tensors_read, unused_name
+from gapcam_export.precision.folding import fold_batch_norms, fold_constants
+from gapcam_export.precision.head_nodes import head_nodes, name_nodes, tapped_tensor
+from gapcam_export.precision.quiet import quiet
+from gapcam_export.precision.ranges import Ranges, activation_ranges
+from gapcam_export.precision.targets import FORMS, LAYERS
+
+_LEAST_OPSET = 13  # DequantizeLinear with one scale a channel
+_INFERRED = "onnx.infer"  # what ONNX Runtime's quantiser leaves among the metadata
+_INTEGER_OPERATORS = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+)
+# They compute nothing of a pixel's value, or say where others are.
+_NO_ARITHMETIC = frozenset(
+    {"Identity", "Dropout", "Cast", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Gather", "GatherND"}
+    | {"ScatterND", "Range", "Tile", "DepthToSpace", "SpaceToDepth"}
+)
+# An activation that is always (as good as) zero on the images has no step of its own; it gets that of values up to 1.
+_LEAST_RANGE = np.float32(1e-20)
+_RANGE_OF_ZEROS = (np.float32(0), np.float32(1))
+
+
+def check_float32(model: onnx.ModelProto, contract: Contract, name: str = "the model") -> None:
+    """Refuse what is in lower precision already, by its graph as well as by its contract.
+
+    Raises:
+        ModelError: it is.
+    """
+    operators = {node.op_type for graph in all_graphs(model) for node in graph.node}
+    integer = sorted(operator for operator in operators if operator in _INTEGER_OPERATORS or "QLinear" in operator)
+    half = half_type(model)
+    if integer or contract.precision == "int8":
+        why = f"it has {integer[0]} nodes" if integer else "its contract says int8"
+        raise ModelError(f"{name} is quantised already ({why}); give the float32 model that it was made from.")
+    if half or contract.precision != "fp32":
+        raise ModelError(
+            f"{name} computes in {half or contract.precision}; give the float32 model that it was made from."
+        )
+
+
+class Int8Quantizer:
+    """A calibrated network.
+
+    Args:
+        model: in float32, with the contract's outputs; it is not changed.
+        contract: the model's.
+        images: to calibrate on, as `calibration_images` gives them.
+        method: how ranges are chosen: see `gapcam_export.precision.ranges`.
+        target: what the result is to be fast on.
+        reduce_range: weights of seven bits, for x86 CPUs without VNNI: there pairs of products are summed in 16 bits.
+        lower_head: quantise the head, too.
+        on_image: is called with how many images are done.
+
+    Attributes:
+        layers: names of the nodes with weights that the target can quantise, in the graph's order.
+        unquantizable: operators that stay in float32 on this target, and how many there are of each.
+
+    Raises:
+        ModelError: the model is in lower precision already, or gives values that are not finite.
+        DataError: an image cannot be read.
+    """
+
+    layers: tuple[str, ...]
+    unquantizable: Mapping[str, int]
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        contract: Contract,
+        images: Sequence[Path],
+        *,
+        method: CalibrationMethod,
+        target: Target,
+        reduce_range: bool = False,
+        lower_head: bool = False,
+        on_image: Callable[[int], None] | None = None,
+    ) -> None:
+        check_float32(model, contract)
+        self._contract, self._method, self._target = contract, method, target
+        self._form, self._reduce_range, self._count = FORMS[target], reduce_range, len(images)
+        self._producer = (model.producer_name, model.producer_version)
+        self._model = _prepared(model)
+        graph = self._model.graph
+        self._tapped = tapped_tensor(self._model, contract)
+        float_nodes = set(head_nodes(self._model, contract))
+        if lower_head:
+            float_nodes -= {node.name for node in nodes_between(graph, self._tapped, LOGITS)[0]}
+        constants = {tensor.name for tensor in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self.layers = tuple(
+            node.name for node in graph.node if node.name not in float_nodes and _is_layer(node, constants)
+        )
+        self._layer_before = _layers_before(graph, frozenset(self.layers), self._form.followers, float_nodes)
+        self.unquantizable = self._stay_in_float32(float_nodes)
+        self._ranges = _with_steps(activation_ranges(self._model, images, contract.preprocessing, method, on_image))
+
+    def quantize(self, keep: Collection[str] = (), only: Collection[str] | None = None) -> onnx.ModelProto:
+        """The network with Q/DQ pairs, and the outputs that it had.
+
+        What follows a layer (its activation, an addition) goes with it.
+
+        Args:
+            keep: names of layers that stay in float32.
+            only: where given, all other layers stay in float32.
+        """
+        chosen = {name for name in self.layers if name not in keep and (only is None or name in only)}
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        if chosen:
+            with quiet():
+                model = self._with_pairs(model, chosen)
+        _tidy(model, self._producer)
+        return model
+
+    def quantization(self, model: onnx.ModelProto, keep: Collection[str] = ()) -> Quantization:
+        """What a contract says of a model that `quantize` made."""
+        scale, zero_point = _step_of(model, tapped_tensor(model, self._contract))
+        return Quantization(
+            target=self._target,
+            method=self._method,
+            calibration_images=self._count,
+            kept_layers=tuple(name for name in self.layers if name in keep),
+            features_scale=scale,
+            features_zero_point=zero_point,
+        )
+
+    def _with_pairs(self, model: onnx.ModelProto, chosen: set[str]) -> onnx.ModelProto:
+        form = self._form
+        lowered = set(chosen)
+        followers = {name for name, layer in self._layer_before.items() if layer in chosen}
+        if form.quantizes_followers:
+            lowered |= followers
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=self._reduce_range,
+            weight_qType=QuantType.QInt8,
+            activation_qType=form.activations,
+            # Made anew each time: it is changed.
+            tensors_range={
+                name: TensorData(lowest=np.asarray(least), highest=np.asarray(greatest))
+                for name, (least, greatest) in self._ranges.items()
+            },
+            nodes_to_quantize=sorted(lowered),
+            nodes_to_exclude=[],
+            op_types_to_quantize=sorted(LAYERS | form.followers),
+            extra_options={
+                "ActivationSymmetric": form.symmetric,
+                "QuantizeBias": form.quantizes_followers,
+                "OpTypesToExcludeOutputQuantization": ["Gemm"] if form.quantizes_followers else sorted(LAYERS),
+            },
+        )
+        if not form.quantizes_followers:
+            for name in self._residuals(chosen, followers):
+                quantizer.quantize_activation_tensor(name)
+            maker = self._makers.get(self._tapped)
+            if maker is not None and maker.name in chosen | followers:
+                quantizer.quantize_activation_tensor(self._tapped)
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        made: onnx.ModelProto = quantizer.model.model
+        return made
+
+    def _residuals(self, chosen: set[str], followers: set[str]) -> list[str]:
+        """The other input of each addition that a quantised layer's output goes into.
+
+        The layer before the addition runs as one kernel with it where that input is int8.
+        """
+        residuals = []
+        for node in self._model.graph.node:
+            if node.op_type != "Add" or node.name not in followers or len(node.input) != 2:
+                continue
+            makers = [self._makers.get(name) for name in node.input]
+            direct = [index for index, maker in enumerate(makers) if maker is not None and maker.name in chosen]
+            if direct and all(maker is not None for maker in makers):
+                order = [self.layers.index(str(makers[index].name)) for index in direct]  # type: ignore[union-attr]
+                fused = direct[int(np.argmax(order))]
+                residuals.append(str(node.input[1 - fused]))
+        return residuals
+
+    def _stay_in_float32(self, float_nodes: Collection[str]) -> Mapping[str, int]:
+        """Operators before the head that compute with float32 values and have no int8 form, sorted by name."""
+        types = {value.name: value.type.tensor_type.elem_type for value in self._model.graph.value_info}
+        counts: dict[str, int] = {}
+        for node in self._model.graph.node:
+            is_float = any(types.get(name) == TensorProto.FLOAT for name in node.output)
+            is_lowered = node.name in self.layers or node.op_type in self._form.followers
+            if is_float and not is_lowered and node.name not in float_nodes and node.op_type not in _NO_ARITHMETIC:
+                counts[node.op_type] = counts.get(node.op_type, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which all weights are initializers that one node reads, each node has a name, and types are known."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    if copied.functions:
+        copied = onnx.inliner.inline_local_functions(copied)
+    if opset_of(copied) < _LEAST_OPSET:
+        entries = list(copied.metadata_props)
+        copied = onnx.version_converter.convert_version(copied, _LEAST_OPSET)
+        del copied.metadata_props[:]
+        copied.metadata_props.extend(entries)
+    name_nodes(copied)
+    fold_constants(copied)
+    fold_batch_norms(copied)
+    _unshare_weights(copied.graph)
+    remove_unused(copied.graph)
+    with quiet():
+        inferred: onnx.ModelProto = save_and_reload_model_with_shape_infer(copied)
+    return inferred
+
+
+def _unshare_weights(graph: onnx.GraphProto) -> None:
+    """Give each layer its own copy of a weight that several read: one may stay in float32, and not the other."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    seen: set[str] = set()
+    for node in graph.node:
+        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in constants:
+            name = str(node.input[1])
+            if name in seen:
+                graph.initializer.append(constants[name])
+                graph.initializer[-1].name = node.input[1] = unused_name(graph, f"{name}_copy")
+            seen.add(name)
+
+
+def _is_layer(node: onnx.NodeProto, constants: Collection[str]) -> bool:
+    """Whether a node multiplies its input with constant weights."""
+    return node.op_type in LAYERS and node.input[0] not in constants and node.input[1] in constants
+
+
+def _layers_before(
+    graph: onnx.GraphProto, layers: Collection[str], followers: Collection[str], float_nodes: Collection[str]
+) -> Mapping[str, str]:
+    """For each node that goes with a layer, which one: the last layer that it is made from through other such nodes."""
+    order = {node.name: index for index, node in enumerate(graph.node)}
+    of_tensor: dict[str, str] = {}
+    found = {}
+    for node in graph.node:
+        if node.name in layers:
+            layer = str(node.name)
+        elif node.op_type in followers and node.name not in float_nodes:
+            before = [of_tensor[name] for name in tensors_read(node) if name in of_tensor]
+            if not before:
+                continue
+            layer = found[str(node.name)] = max(before, key=lambda name: order[name])
+        else:
+            continue
+        of_tensor.update((name, layer) for name in node.output)
+    return found
+
+
+def _with_steps(ranges: Ranges) -> Ranges:
+    """Ranges that a scale follows from: finite and positive."""
+    return {name: _RANGE_OF_ZEROS if max(-both[0], both[1]) < _LEAST_RANGE else both for name, both in ranges.items()}
+
+
+def _tidy(model: onnx.ModelProto, producer: tuple[str, str]) -> None:
+    """Take out what the quantiser noted for itself, and let W and b be what the graph computes with."""
+    entries = [entry for entry in model.metadata_props if entry.key != _INFERRED]
+    del model.metadata_props[:]
+    model.metadata_props.extend(entries)
+    model.producer_name, model.producer_version = producer
+    remove_unused(model.graph)
+
+
+def _step_of(model: onnx.ModelProto, tensor: str) -> tuple[float | None, int | None]:
+    """Scale and zero point of a tensor that a DequantizeLinear gives; two times None for another."""
+    maker = next((node for node in model.graph.node if tensor in node.output), None)
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return None, None
+    constants = {each.name: each for each in model.graph.initializer}
+    scale, zero_point = (numpy_helper.to_array(constants[name]) for name in maker.input[1:])
+    return float(scale), int(zero_point)
