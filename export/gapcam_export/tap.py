@@ -54,9 +54,7 @@ def untap(model: onnx.ModelProto) -> None:
     outputs = [value for value in model.graph.output if value.name not in ADDED_OUTPUTS]
     del model.graph.output[:]
     model.graph.output.extend(outputs)
-    entries = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
-    del model.metadata_props[:]
-    model.metadata_props.extend(entries)
+    _remove_contract(model)
     remove_unused(model.graph)
 
 
@@ -208,8 +206,15 @@ def embed_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) ->
 
 
 def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
-    """Put the contract among the model's metadata, in place."""
+    """Put the contract among the model's metadata, in place; one that was there goes."""
+    _remove_contract(model)
     model.metadata_props.add(key=METADATA_KEY, value=contract_to_json(contract))
+
+
+def _remove_contract(model: onnx.ModelProto) -> None:
+    entries = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(entries)
 
 
 class _Tapping:

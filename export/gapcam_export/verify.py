@@ -111,7 +111,7 @@ def verify(
     for frame in frames:
         got = _run(session, gapcam.preprocess(frame, exported))
         identity = _worse(identity, _identity_error(got))
-        _check_maps(got)
+        _check_maps(got, IDENTITY_TOLERANCE)
         if gradients is not None:
             gradients.measure(got[FEATURES].mean(axis=(1, 2)), got[TOPK_CLASSES], got[TOPK_WEIGHTS])
         for name, expected in reference(gapcam.preprocess(frame, original)).items():
@@ -137,6 +137,28 @@ def verify(
         gradient_error=None if gradients is None else gradients.error,
         gradient_tolerance=None if gradients is None else GRADIENT_TOLERANCE,
     )
+
+
+def measure_identity(
+    session: ort.InferenceSession, exported: Preprocessing, frames: Sequence[NDArray[np.uint8]], tolerance: float
+) -> float:
+    """The identity's error on frames, as `Verification.identity_error` defines it.
+
+    Args:
+        session: of a model with the contract's outputs.
+        exported: its preprocessing.
+        frames: each H x W x 3 uint8 BGR, any size.
+        tolerance: for maps that the graph gives, against rows times features.
+
+    Raises:
+        VerificationError: those maps are not the sums that they should be.
+    """
+    error = 0.0
+    for frame in frames:
+        got = _run(session, gapcam.preprocess(frame, exported))
+        error = _worse(error, _identity_error(got))
+        _check_maps(got, tolerance)
+    return error
 
 
 def _scale_of_source(wanted: Array, got: dict[str, Array], scoring: Scoring | None) -> float:
@@ -169,7 +191,7 @@ def _check_scores(logits: Array, given: Array, name: str, scoring: Scoring) -> N
         )
 
 
-def _check_maps(got: dict[str, Array]) -> None:
+def _check_maps(got: dict[str, Array], tolerance: float) -> None:
     """Compare the maps that the graph gives of an image, where it gives some, with rows times features."""
     features, rows, best = got[FEATURES].reshape(len(got[FEATURES]), -1), got.get(TOPK_WEIGHTS), got.get(TOPK_CLASSES)
     for name in (MAPS, TOPK_MAPS):
@@ -183,10 +205,10 @@ def _check_maps(got: dict[str, Array]) -> None:
         else:
             expected = features[classes]
         error = _relative_error(given.reshape(expected.shape), expected)
-        if not error <= IDENTITY_TOLERANCE:
+        if not error <= tolerance:
             raise VerificationError(
                 f"{name!r} are not the sums of weights and features: they differ by {error:.1e} of the greatest value; "
-                f"at most {IDENTITY_TOLERANCE:.0e} was expected. Nothing was written. {_FINITE}"
+                f"at most {tolerance:.0e} was expected. Nothing was written. {_FINITE}"
             )
 
 

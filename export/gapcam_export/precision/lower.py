@@ -1,0 +1,298 @@
+"""From a float32 model with the contract's outputs to one of lower precision, measured against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import onnx
+
+import gapcam
+from gapcam.cli.output import encode_image
+from gapcam.contract import Contract, Fidelity
+from gapcam.errors import DataError, UsageError, VerificationError
+from gapcam.frame import Frame
+from gapcam_export.comparison.answers import answers
+from gapcam_export.comparison.comparison import compare
+from gapcam_export.comparison.report import FidelityReport, report_fidelity
+from gapcam_export.photographs import PHOTOGRAPHS, photograph, photograph_paths
+from gapcam_export.precision.bfloat16 import to_bfloat16
+from gapcam_export.precision.calibration import calibration_images
+from gapcam_export.precision.float16 import to_float16
+from gapcam_export.precision.head_nodes import head_nodes, name_nodes
+from gapcam_export.precision.int8 import Int8Quantizer
+from gapcam_export.precision.options import PrecisionOptions
+from gapcam_export.precision.search import RANKING_IMAGES, Search, search_layers
+from gapcam_export.precision.tolerances import identity_tolerance
+from gapcam_export.section import onnx_session
+from gapcam_export.tap import write_contract
+from gapcam_export.verify import check_batch, measure_identity
+
+Step = Callable[[str], None]
+
+_LOOKED_AT = 16
+"""Images on which the identity is measured and half precision's ranges are looked at; the fidelity has them all."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model of lower precision.
+
+    Attributes:
+        model: with the contract's outputs, and the contract itself.
+        contract: the float32 model's, with what was measured of this one.
+        fidelity: how alike the two answer.
+        search: which layers stayed in float32, and why; None where nothing was searched.
+        html: the fidelity as a page, if it was asked for, else "".
+    """
+
+    model: onnx.ModelProto
+    contract: Contract
+    fidelity: FidelityReport
+    search: Search | None
+    html: str
+
+
+def lower(
+    model: onnx.ModelProto,
+    contract: Contract,
+    options: PrecisionOptions,
+    names: tuple[str, str],
+    notes: list[str],
+    step: Step,
+    *,
+    html: bool = False,
+) -> Lowered:
+    """Make a model of lower precision, and measure what it costs.
+
+    Args:
+        model: in float32, with the contract's outputs; its nodes get names, else it is left as it is.
+        contract: the model's.
+        options: what is wanted.
+        names: how the report calls the two models.
+        notes: gets what the user should know.
+        step: is called with what is being done; "(3 of 109)" at its end says how much of it is done.
+        html: make the page, too.
+
+    Raises:
+        DataError: the images will not do.
+        ModelError: the model is not in float32, or cannot be lowered.
+        VerificationError: the identity does not hold within this precision's tolerance, or `options.min_map_iou` cannot
+            be met.
+    """
+    name_nodes(model)
+    with TemporaryDirectory(prefix="gapcam-") as scratch, ExitStack() as stack:
+        folder = Path(scratch)
+        float32 = stack.enter_context(_session(model, contract, folder / "float32.onnx", options.threads))
+        calibration = _calibration_images(options, contract, notes, step)
+        checked = _images_to_check(options, calibration, folder, notes)
+        frames = _frames(checked)
+        search = None
+        if options.precision == "int8":
+            made, contract, search = _int8(model, contract, options, float32, calibration, folder, notes, step)
+        else:
+            made, contract = _half(model, contract, options, frames, notes, step)
+        contract = _verified(made.runnable, contract, frames, step)
+        lowered = stack.enter_context(_session(made.runnable, contract, folder / "lowered.onnx", options.threads))
+        report = report_fidelity(
+            float32,
+            lowered,
+            checked,
+            names=names,
+            threads=options.threads,
+            on_image=_counted(step, "comparing with the float32 model", len(checked)),
+            after_round=lambda _: step("measuring the latency of both"),
+        )
+        contract = msgspec.structs.replace(contract, fidelity=report.comparison.summary())
+        page = report.to_html() if html else ""
+    write_contract(made.model, contract)
+    return Lowered(made.model, contract, report, search, page)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A lowered model, and what answers like it on this machine: itself, or a float32 model that rounds as it does."""
+
+    model: onnx.ModelProto
+    runnable: onnx.ModelProto
+
+
+def _int8(
+    model: onnx.ModelProto,
+    contract: Contract,
+    options: PrecisionOptions,
+    float32: gapcam.Session,
+    images: Sequence[Path],
+    folder: Path,
+    notes: list[str],
+    step: Step,
+) -> tuple[_Made, Contract, Search | None]:
+    quantizer = Int8Quantizer(
+        model,
+        contract,
+        images,
+        method=options.method,
+        target=options.int8_target,
+        reduce_range=options.reduce_range,
+        lower_head=options.lower_head,
+        on_image=_counted(step, "calibrating", len(images)),
+    )
+    _check_kept(options.keep, quantizer.layers)
+    if quantizer.unquantizable:
+        listed = ", ".join(f"{name} ({count})" for name, count in sorted(quantizer.unquantizable.items()))
+        notes.append(f"left in float32, since {options.int8_target} has no int8 form of them: {listed}")
+    kept, search = options.keep, None
+    if options.min_map_iou is not None:
+        search = _search(quantizer, contract, options, float32, images, folder, step)
+        kept = (*options.keep, *search.chosen.kept)
+    step("quantising")
+    quantized = quantizer.quantize(kept)
+    contract = msgspec.structs.replace(
+        contract,
+        precision="int8",
+        head_precision="int8" if options.lower_head else "fp32",
+        quantization=quantizer.quantization(quantized, kept),
+    )
+    return _Made(quantized, quantized), contract, search
+
+
+def _check_kept(keep: Collection[str], layers: Collection[str]) -> None:
+    unknown = [name for name in keep if name not in layers]
+    if unknown:
+        raise UsageError(
+            f"there is no layer {unknown[0]!r} that would be quantised; there are {', '.join(sorted(layers))}."
+        )
+
+
+def _search(
+    quantizer: Int8Quantizer,
+    contract: Contract,
+    options: PrecisionOptions,
+    float32: gapcam.Session,
+    images: Sequence[Path],
+    folder: Path,
+    step: Step,
+) -> Search:
+    """Which layers to keep in float32 so that the maps are as good as `options.min_map_iou` says."""
+    reference = answers(float32, images, on_image=_counted(step, "asking the float32 model", len(images)))
+
+    def measure(quantized: onnx.ModelProto, count: int) -> Fidelity:
+        with _session(quantized, contract, folder / "candidate.onnx", options.threads) as candidate:
+            return compare(reference[:count], candidate, images[:count]).summary()
+
+    return search_layers(
+        [layer for layer in quantizer.layers if layer not in options.keep],
+        lambda layer: measure(quantizer.quantize(only={layer}), RANKING_IMAGES),
+        lambda kept: measure(quantizer.quantize((*options.keep, *kept)), len(images)),
+        options.min_map_iou or 0.0,
+        lambda what, done, total: step(f"{what} ({done} of {total})"),
+    )
+
+
+def _half(
+    model: onnx.ModelProto,
+    contract: Contract,
+    options: PrecisionOptions,
+    frames: Sequence[Frame],
+    notes: list[str],
+    step: Step,
+) -> tuple[_Made, Contract]:
+    """float16 or bfloat16."""
+    images = [gapcam.preprocess(frame, contract.preprocessing) for frame in frames]
+    head = () if options.lower_head else head_nodes(model, contract)
+    step(f"converting to {options.precision}")
+    contract = msgspec.structs.replace(
+        contract, precision=options.precision, head_precision=options.precision if options.lower_head else "fp32"
+    )
+    if options.precision == "fp16":
+        half = to_float16(model, head=head, images=images, notes=notes)
+        return _Made(half, half), contract
+    half, emulation = to_bfloat16(model, head=head, images=images, notes=notes)
+    notes.append(
+        "ONNX Runtime computes no bfloat16 on a CPU: what was measured is a float32 model whose tensors are rounded to "
+        "bfloat16 where this one has them"
+    )
+    return _Made(half, emulation), contract
+
+
+def _calibration_images(options: PrecisionOptions, contract: Contract, notes: list[str], step: Step) -> Sequence[Path]:
+    if options.calibrate is None:
+        return []
+    return calibration_images(
+        options.calibrate,
+        contract.preprocessing,
+        notes,
+        lambda done, total: step(f"looking at the calibration images ({done} of {total})"),
+    )
+
+
+def _images_to_check(
+    options: PrecisionOptions, calibration: Sequence[Path], folder: Path, notes: list[str]
+) -> Sequence[Path]:
+    """What both models are compared on."""
+    if options.check is not None:
+        return photograph_paths(options.check, "--check")
+    if calibration:
+        notes.append("the fidelity was measured on the calibration images; --check DIR names others")
+        return calibration
+    for name in PHOTOGRAPHS:
+        (folder / f"{name}.png").write_bytes(encode_image(photograph(name), ".png"))
+    notes.append("the fidelity was measured on four photographs of scikit-image's; --check DIR names others")
+    return [folder / f"{name}.png" for name in PHOTOGRAPHS]
+
+
+def _frames(paths: Sequence[Path]) -> list[Frame]:
+    """The first images that can be read; the report names those that cannot.
+
+    Raises:
+        DataError: none can.
+    """
+    frames: list[Frame] = []
+    for path in paths:
+        with suppress(DataError):
+            frames.append(gapcam.read_image(path))
+        if len(frames) == _LOOKED_AT:
+            break
+    if not frames:
+        raise DataError(
+            f"none of the {len(paths)} images to compare the models on can be read; the first is {paths[0]}."
+        )
+    return frames
+
+
+def _verified(model: onnx.ModelProto, contract: Contract, frames: Sequence[Frame], step: Step) -> Contract:
+    """The contract with the error of the identity as this model has it.
+
+    Raises:
+        VerificationError: it is beyond this precision's tolerance.
+    """
+    step("verifying the identity")
+    session = onnx_session(model)
+    tolerance = identity_tolerance(contract.precision, contract.head_precision)
+    error = measure_identity(session, contract.preprocessing, frames, tolerance)
+    if not error <= tolerance:
+        raise VerificationError(
+            f"in {contract.precision} the maps do not explain the logits: |logit - mean(map) - bias| is {error:.1e} of "
+            f"the greatest of them; at most {tolerance:.0e} was expected. Nothing was written. Leave the head in "
+            "float32, or take a higher precision."
+        )
+    check_batch(session, contract.preprocessing, frames)
+    verification = msgspec.structs.replace(contract.verification, identity_error=error, identity_tolerance=tolerance)
+    return msgspec.structs.replace(contract, verification=verification)
+
+
+def _session(model: onnx.ModelProto, contract: Contract, path: Path, threads: int | None) -> gapcam.Session:
+    """The model as the runtime has it, which reads files."""
+    complete = onnx.ModelProto()
+    complete.CopyFrom(model)
+    write_contract(complete, contract)
+    path.write_bytes(complete.SerializeToString())
+    return gapcam.load(path, threads=threads)
+
+
+def _counted(step: Step, what: str, total: int) -> Callable[[int], None]:
+    return lambda done: step(f"{what} ({done} of {total})")
