@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gapcam_export._export import export
+    from gapcam_export._fidelity import fidelity
     from gapcam_export._gap_surgery import gap_surgery
+    from gapcam_export.comparison.report import FidelityReport
     from gapcam_export.errors import CheckpointError, ExporterError, HeadError, LabelsError, SourceError
     from gapcam_export.report import Report, TensorSummary
     from gapcam_export.surgery.report import SurgeryReport
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError",
     "ExporterError",
+    "FidelityReport",
     "HeadError",
     "LabelsError",
     "Report",
@@ -32,12 +35,14 @@ __all__ = [
     "SurgeryReport",
     "TensorSummary",
     "export",
+    "fidelity",
     "gap_surgery",
 ]
 
 _HOME = {
     "CheckpointError": "errors",
     "ExporterError": "errors",
+    "FidelityReport": "comparison.report",
     "HeadError": "errors",
     "LabelsError": "errors",
     "Report": "report",
@@ -45,6 +50,7 @@ _HOME = {
     "SurgeryReport": "surgery.report",
     "TensorSummary": "report",
     "export": "_export",
+    "fidelity": "_fidelity",
     "gap_surgery": "_gap_surgery",
 }
 

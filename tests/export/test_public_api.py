@@ -15,6 +15,7 @@ import gapcam_export
 PUBLIC = {
     "CheckpointError",
     "ExporterError",
+    "FidelityReport",
     "HeadError",
     "LabelsError",
     "Report",
@@ -22,6 +23,7 @@ PUBLIC = {
     "SurgeryReport",
     "TensorSummary",
     "export",
+    "fidelity",
     "gap_surgery",
 }
 
@@ -50,7 +52,7 @@ def test_every_public_name_has_a_docstring_and_every_error_an_exit_code() -> Non
             assert value.exit_code != 0
 
 
-@pytest.mark.parametrize("function", [gapcam_export.export, gapcam_export.gap_surgery])
+@pytest.mark.parametrize("function", [gapcam_export.export, gapcam_export.fidelity, gapcam_export.gap_surgery])
 def test_every_argument_is_documented(function: Callable[..., object]) -> None:
     documented = inspect.getdoc(function) or ""
     for name in inspect.signature(function).parameters:

