@@ -12,6 +12,7 @@ import gapcam
 from gapcam.boxes import THRESHOLD, check_threshold
 from gapcam.cli.inputs import find_images
 from gapcam.cli.output import display_name, encodable
+from gapcam.contract import Contract
 from gapcam.errors import DataError, UsageError
 from gapcam_export.comparison.latency import ROUNDS
 from gapcam_export.comparison.report import WORST, FidelityReport, SkippedImage, report_fidelity
@@ -78,10 +79,12 @@ def fidelity(
     progress("loading the models", 0, 2)
     with ExitStack() as stack:
         sessions: dict[int, gapcam.Session] = {}
-        # Files first: a network in PyTorch has no contract, and takes the other's.
+        # Files first: a network in PyTorch has no contract of its own, and takes the other's.
         for index in sorted((0, 1), key=lambda index: _is_network(specs[index])):
             like = sessions.get(1 - index)
-            session = _load(specs[index], threads, checkpoint=checkpoint, pretrained=pretrained, like=like)
+            session = _load(
+                specs[index], threads, checkpoint, pretrained, None if like is None else like.contract, progress
+            )
             sessions[index] = stack.enter_context(session)
             progress("loading the models", len(sessions), 2)
         report = report_fidelity(
@@ -102,17 +105,22 @@ def fidelity(
 def _load(
     spec: str,
     threads: int | None,
-    *,
     checkpoint: str | os.PathLike[str] | None,
     pretrained: bool,
-    like: gapcam.Session | None,
+    like: Contract | None,
+    progress: Callable[[str, int, int], None],
 ) -> gapcam.Session:
     if _is_network(spec):
         # Here, because a device that compares an ONNX file with an engine has no torch.
         from gapcam_export.comparison.torch_backend import torch_session
 
         return torch_session(
-            spec, checkpoint=None if checkpoint is None else Path(checkpoint), pretrained=pretrained, like=like
+            spec,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            pretrained=pretrained,
+            like=like,
+            threads=threads,
+            progress=lambda step: progress(step, 0, 1),
         )
     # An identity that does not hold is a note in the report, not its end: how far the maps are is the question.
     return gapcam.load(spec, threads=threads, verify=False)

@@ -11,10 +11,7 @@ from gapcam.errors import ExitCode, VerificationError
 from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from gapcam_export.comparison.limits import Limit
-    from gapcam_export.comparison.report import FidelityReport
+    from rich.progress import Progress
 
 
 @click.command("fidelity")
@@ -83,6 +80,7 @@ def fidelity_command(
     from gapcam.cli.console import report as say
     from gapcam.cli.output import json_line
     from gapcam_export.comparison.limits import check_limits, limits_of
+    from gapcam_export.comparison.tables import print_fidelity
 
     at_least = {"top1_agreement": min_top1, "box_iou": min_box_iou, "map_pearson": min_correlation}
     check_limits(at_least)
@@ -99,7 +97,7 @@ def fidelity_command(
     if as_json:
         click.echo(json_line({**made.to_dict(), "limits": [limit.to_dict() for limit in limits]}, ascii_only=True))
     else:
-        _print(made, limits)
+        print_fidelity(made, limits)
     for note in made.notes:
         say(f"note: {note}")
     if html is not None:
@@ -111,64 +109,14 @@ def fidelity_command(
 
 
 class _Steps:
-    """What is being done, one line each on a progress display."""
+    """What is being done, in place of what was done before, on a progress display."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
-        self._tasks: dict[str, TaskID] = {}
+        self._what, self._task = "", self._bar.add_task("", visible=False)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done)
-
-
-def _print(made: FidelityReport, limits: tuple[Limit, ...]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from gapcam.cli.console import stdout
-    from gapcam_export.comparison.figures import FIGURES
-
-    models = Table(title="A, the reference, and B", title_justify="left")
-    for heading in ("", "A", "B"):
-        models.add_column(heading, overflow="fold")
-    for row in _model_rows(made):
-        models.add_row(*map(Text, row))  # Text, since brackets in a str are markup
-    stdout.print(models)
-
-    measured = made.comparison.figures()
-    count = measured["images"]
-    agreement = Table(title=f"Agreement on {count} image{'' if count == 1 else 's'}", title_justify="left")
-    agreement.add_column("figure")
-    headings = ("mean", "worst", *(("at least", "") if limits else ()))
-    for heading in headings:
-        agreement.add_column(heading, justify="right")
-    by_figure = {limit.figure: limit for limit in limits}
-    for figure in FIGURES:
-        limit = by_figure.get(figure.mean)
-        verdict = ("", "") if limit is None else (f"{limit.at_least:g}", "met" if limit.met else "MISSED")
-        agreement.add_row(figure.title, *figure.shown(measured), *(verdict if limits else ()))
-    stdout.print(agreement)
-
-
-def _model_rows(made: FidelityReport) -> list[tuple[str, str, str]]:
-    one, two = made.reference, made.other
-    sizes = [f"{it.size_bytes / 1e6:.2f} MB" if it.size_bytes is not None else "-" for it in (one, two)]
-    rows = [
-        ("model", one.name, two.name),
-        ("precision", one.precision, two.precision),
-        ("head's precision", one.head_precision, two.head_precision),
-        ("engine", one.engine, two.engine),
-        ("file", sizes[0], sizes[1]),
-    ]
-    if made.latency is not None:
-        first, second = made.latency.reference, made.latency.other
-        threads = made.latency.threads
-        on = "every physical core" if threads is None else f"{threads} thread{'' if threads == 1 else 's'}"
-        rows += [
-            (f"inference on {on}, median", f"{first.median_ms:.2f} ms", f"{second.median_ms:.2f} ms"),
-            ("inference, p99", f"{first.p99_ms:.2f} ms", f"{second.p99_ms:.2f} ms"),
-            (f"speed, {first.count} samples", "1", f"{made.latency.speedup:.2f} times A's"),
-        ]
-    return rows
+        if what != self._what:
+            self._bar.remove_task(self._task)
+            self._what, self._task = what, self._bar.add_task(what, total=total)
+        self._bar.update(self._task, completed=done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import gapcam
 from gapcam.errors import MissingExtraError
 from gapcam_export.comparison.figures import FIGURES
-from gapcam_export.comparison.pictures import data_uri, with_map
+from gapcam_export.comparison.pictures import data_uri, shrunk, with_map
 
 if TYPE_CHECKING:
     from gapcam_export.comparison.report import FidelityReport, WorstCase
 
 COLORMAP = "turbo"
+_AXIS_STARTS = (0.9, 0.8, 0.6, 0, -1)
+"""Such that the four parts of the axis are round numbers; a correlation may be negative."""
 _MOST_POINTS = 300
 """Of a curve: more do not show at the width of a page."""
 
@@ -79,7 +80,7 @@ def _case(case: WorstCase) -> dict[str, Any]:
     frame = gapcam.read_image(case.path)
     return {
         "row": case.row,
-        "frame": data_uri(frame),
+        "frame": data_uri(shrunk(frame)),
         "sides": [
             {"name": name, "answer": it, "picture": data_uri(with_map(frame, it, COLORMAP))}
             for name, it in (("A", case.reference), ("B", case.other))
@@ -88,8 +89,8 @@ def _case(case: WorstCase) -> dict[str, Any]:
 
 
 def _axis_start(values: Sequence[float]) -> float:
-    """Where the axis of values up to 1 begins: the tenth below the least of them, at most 0.9."""
-    return min([0.9, *(math.floor(value * 10) / 10 for value in values)])
+    """Where the axis of values up to 1 begins."""
+    return next(start for start in _AXIS_STARTS if start <= min(values, default=1))
 
 
 def _curve(name: str, kind: str, values: Sequence[float], low: float) -> Curve:
