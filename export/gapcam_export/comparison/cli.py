@@ -86,6 +86,7 @@ def fidelity_command(
     check_limits(at_least)
     if html is not None:
         check_writable(html)
+        from gapcam_export.comparison import page  # noqa: F401  # says now, not after the work, that Jinja is not there
     with termination_as_interrupt():
         with progress_bar() as bar:
             made = gapcam_export.fidelity(a, b, images=images, progress=_Steps(bar), **options)

@@ -14,6 +14,11 @@ from gapcam.errors import MissingExtraError
 from gapcam_export.comparison.figures import FIGURES
 from gapcam_export.comparison.pictures import data_uri, shrunk, with_map
 
+try:
+    import jinja2
+except ModuleNotFoundError as missing:
+    raise MissingExtraError("jinja2", "export") from missing
+
 if TYPE_CHECKING:
     from gapcam_export.comparison.report import FidelityReport, WorstCase
 
@@ -47,12 +52,7 @@ def fidelity_page(report: FidelityReport) -> str:
 
     Raises:
         DataError: an image that it shows cannot be read any more.
-        MissingExtraError: Jinja is not installed.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("jinja2", "export") from error
     here = resources.files(__package__)
     style = here.joinpath("page.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(
