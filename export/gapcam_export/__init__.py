@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from gapcam_export._export import export
     from gapcam_export._fidelity import fidelity
     from gapcam_export._gap_surgery import gap_surgery
+    from gapcam_export._quantize import quantize
     from gapcam_export.comparison.report import FidelityReport
     from gapcam_export.errors import CheckpointError, ExporterError, HeadError, LabelsError, SourceError
+    from gapcam_export.precision.options import PrecisionOptions
     from gapcam_export.report import Report, TensorSummary
     from gapcam_export.surgery.report import SurgeryReport
 
@@ -30,6 +32,7 @@ __all__ = [
     "FidelityReport",
     "HeadError",
     "LabelsError",
+    "PrecisionOptions",
     "Report",
     "SourceError",
     "SurgeryReport",
@@ -37,6 +40,7 @@ __all__ = [
     "export",
     "fidelity",
     "gap_surgery",
+    "quantize",
 ]
 
 _HOME = {
@@ -45,6 +49,7 @@ _HOME = {
     "FidelityReport": "comparison.report",
     "HeadError": "errors",
     "LabelsError": "errors",
+    "PrecisionOptions": "precision.options",
     "Report": "report",
     "SourceError": "errors",
     "SurgeryReport": "surgery.report",
@@ -52,6 +57,7 @@ _HOME = {
     "export": "_export",
     "fidelity": "_fidelity",
     "gap_surgery": "_gap_surgery",
+    "quantize": "_quantize",
 }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,18 +16,21 @@ from gapcam.atomic_file import check_writable, write_atomically
 from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Preprocessing, Resize, Scores
 from gapcam.errors import UsageError
 from gapcam_export.classifier import Classifier, classifier_from_onnx, classifier_from_torch
-from gapcam_export.graph import graph_inputs, opset_of
+from gapcam_export.graph import graph_inputs
 from gapcam_export.head import find_head, find_score_operator
 from gapcam_export.labels import labels_for
 from gapcam_export.nonlinear import Chain
 from gapcam_export.photographs import default_photographs, photographs_in
 from gapcam_export.position import check_positions
+from gapcam_export.precision.options import PrecisionOptions
 from gapcam_export.preprocessing_arguments import check_preprocessing
-from gapcam_export.report import Report, summarize
+from gapcam_export.progress import Progress, silent
+from gapcam_export.report import Report
 from gapcam_export.section import Array, onnx_session
 from gapcam_export.sources import OnnxSource, TorchSource, load_source
-from gapcam_export.tap import claim_logits, embed_preprocessing, tap, write_contract
+from gapcam_export.tap import claim_logits, embed_preprocessing, tap
 from gapcam_export.verify import check, check_batch, verify
+from gapcam_export.written import write_model
 
 EMIT_CHOICES = ("features", "maps", "topk")
 
@@ -51,7 +54,9 @@ def export(
     opset: int | None = None,
     static_batch: bool = False,
     verify_folder: str | Path | None = None,
-    progress: Callable[[str], None] | None = None,
+    precision: PrecisionOptions | None = None,
+    html: str | Path | None = None,
+    progress: Progress = silent,
 ) -> Report:
     """Write a classifier as an ONNX model that keeps gapcam's contract, and prove that it is right.
 
@@ -75,7 +80,11 @@ def export(
         opset: version of ONNX's operator set; None for the exporter's own choice.
         static_batch: fix the batch at 1 rather than leave it symbolic.
         verify_folder: images to verify on; four photographs of scikit-image's by default.
-        progress: is called with each step's name before it begins.
+        precision: a lower precision than float32, and how to come to it; None for float32. The float32 model is made
+            and verified first, in memory, and the two are compared.
+        html: file for that comparison as a page; None for none.
+        progress: is called with each step's name before it begins, and with how much of it is done where that is
+            counted.
 
     Returns:
         What was done and measured.
@@ -90,19 +99,25 @@ def export(
         MissingExtraError: a package that SOURCE needs is not installed.
     """
     begin = time.monotonic()
-    step = progress or _silent
     output = Path(output)
     check_preprocessing(size, mean, std)
     _check_outputs(emit, topk)
     check_writable(output)
+    page = None if html is None else Path(html)
+    if page is not None:
+        if precision is None:
+            raise UsageError(
+                "--html compares a model of lower precision with the float32 model; give --precision, too."
+            )
+        check_writable(page)
     folder = None if verify_folder is None else Path(verify_folder)
     frames = default_photographs() if folder is None else photographs_in(folder)
 
-    step(f"building {source}")
+    progress(f"building {source}")
     loaded = load_source(source, checkpoint=None if checkpoint is None else Path(checkpoint), pretrained=pretrained)
     notes: list[str] = []
     if isinstance(loaded, TorchSource):
-        step("writing ONNX with PyTorch's exporter")
+        progress("writing ONNX with PyTorch's exporter")
         classifier = classifier_from_torch(loaded, size, opset, notes, static_batch=static_batch)
     else:
         classifier = classifier_from_onnx(loaded, size, opset, notes, static_batch=static_batch)
@@ -113,7 +128,7 @@ def export(
         raise UsageError(f"{source} has its preprocessing in the graph; {', '.join(fixed)} cannot be changed there.")
     preprocessing = msgspec.structs.replace(classifier.preprocessing, **given)
 
-    step("finding the head")
+    progress("finding the head")
     original = classifier.model
     noise = _noise(graph_inputs(original.graph)[0], preprocessing)
     head = find_head(original, classifier.output, noise)
@@ -140,7 +155,7 @@ def export(
             "FILE gives names"
         )
 
-    step("adding the outputs")
+    progress("adding the outputs")
     head, renamed = claim_logits(original.graph, head)
     if renamed:
         notes.append(f"the output {LOGITS!r} is now called {renamed!r}: it is not logits [N,K]")
@@ -151,14 +166,13 @@ def export(
         embed_preprocessing(model, preprocessing)
     exported = msgspec.structs.replace(preprocessing, embedded=preprocessing.embedded or embed)
 
-    step(f"verifying on {len(frames)} images")
+    progress(f"verifying on {len(frames)} images")
     nonlinear = head.tail if isinstance(head.tail, Chain) else None
     session = onnx_session(model)
     measured = verify(model, session, exported, preprocessing, frames, classifier.reference(), nonlinear)
     check(measured)
     check_batch(session, exported, frames)
 
-    step(f"writing {output}")
     contract = Contract(
         contract=CONTRACT_VERSION,
         producer=f"gapcam {gapcam.__version__}",
@@ -169,24 +183,21 @@ def export(
         precision="fp32",
         verification=measured,
     )
-    write_contract(model, contract)
-    content = model.SerializeToString()
-    write_atomically(output.resolve(), content)  # a link stays one
-    return Report(
-        path=output,
-        size_bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        opset=opset_of(model),
-        contract=contract,
-        inputs=tuple(summarize(value) for value in graph_inputs(model.graph)),
-        outputs=tuple(summarize(value) for value in model.graph.output),
-        notes=tuple(notes),
-        seconds=time.monotonic() - begin,
-    )
+    if precision is None:
+        progress(f"writing {output}")
+        return write_model(model, contract, output, notes=notes, begin=begin)
 
+    from gapcam_export.precision.lower import lower  # here, since ONNX Runtime's quantiser is slow to import
 
-def _silent(step: str) -> None:
-    del step
+    if precision.check is None:
+        precision = replace(precision, check=folder)
+    titles = (f"{classifier.source.spec} in float32", output.name)
+    lowered = lower(model, contract, precision, titles, notes, progress, html=page is not None)
+    progress(f"writing {output}")
+    report = write_model(lowered.model, lowered.contract, output, notes=notes, begin=begin)
+    if page is not None:
+        write_atomically(page, lowered.html.encode())
+    return replace(report, fidelity=lowered.fidelity, search=lowered.search)
 
 
 def _own_scores(classifier: Classifier, classes: int) -> Scores:

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
-from gapcam.contract import Color, Head, HeadKind, Resize, Scores
+from gapcam.contract import Color, Head, HeadKind, Precision, Resize, Scores
+from gapcam_export.precision.cli_options import precision_options, take_precision
 from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
@@ -51,9 +52,19 @@ def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @click.option("--topk", type=click.IntRange(min=1), default=5, show_default=True, help="Classes that topk gives.")
 @click.option("--opset", type=int, help="Version of ONNX's operator set. PyTorch's own choice by default.")
 @click.option("--static-batch", is_flag=True, help="Fix the batch at 1 instead of leaving it symbolic.")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp32",
+    show_default=True,
+    help="What the network computes in. The options below are for those lower than fp32; docs/precision.md has more.",
+)
 @click.option("--verify", "verify_folder", type=click.Path(), metavar="DIR", help="Images to verify on.")
+@precision_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def export_command(source: str, output: str, embed_preprocessing: bool, as_json: bool, **options: Any) -> None:
+def export_command(
+    source: str, output: str, embed_preprocessing: bool, precision: str, as_json: bool, **options: Any
+) -> None:
     """Make a model with feature maps from a classifier, and prove that it is right.
 
     SOURCE is torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory (a callable that returns
@@ -66,7 +77,9 @@ def export_command(source: str, output: str, embed_preprocessing: bool, as_json:
       gapcam export train.py:network --checkpoint best.pt --labels names.txt --size 192 256 -o model.onnx
       gapcam export classifier.onnx --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5 -o model.onnx
       gapcam export torchvision:resnet18 --pretrained --emit topk --topk 3 --verify photos/ -o model.onnx
+      gapcam export torchvision:resnet18 --pretrained --precision int8 --calibrate photos/ -o model.int8.onnx
     """  # noqa: D301  # click reads the backspace character
+    lowered = take_precision(precision, options)
     # Bound to what stderr is now, so that the display goes on while PyTorch's chatter is kept from it.
     screen = Console(file=sys.stderr, highlight=False)
     # What a factory prints is not the report.
@@ -75,23 +88,36 @@ def export_command(source: str, output: str, embed_preprocessing: bool, as_json:
         import gapcam_export
 
         made = gapcam_export.export(
-            source, output, embed=embed_preprocessing, progress=lambda step: show_step(screen, status, step), **options
+            source,
+            output,
+            embed=embed_preprocessing,
+            precision=lowered,
+            progress=StepDisplay(screen, status),
+            **options,
         )
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
     else:
-        _print(made)
+        print_report(made)
 
 
-def show_step(screen: Console, status: Status, step: str) -> None:
-    """Say what a command is at: on a terminal in place of what it was at before, else on a line."""
-    if screen.is_terminal:
-        status.update(f"{step} ...")
-    else:
-        say(f"{step} ...")
+class StepDisplay:
+    """Says what a command is at: on a terminal in place of what it was at before, else on a line for each step."""
+
+    def __init__(self, screen: Console, status: Status) -> None:
+        self._screen, self._status, self._last = screen, status, ""
+
+    def __call__(self, step: str, done: int = 0, total: int = 0, /) -> None:
+        """See `gapcam_export.progress.Progress`."""
+        if self._screen.is_terminal:
+            self._status.update(f"{step}: {done} of {total} ..." if total else f"{step} ...")
+        elif step != self._last:
+            say(f"{step} ...")
+        self._last = step
 
 
-def _print(made: Report) -> None:
+def print_report(made: Report) -> None:
+    """Print what an export did, and what it measured."""
     contract, measured = made.contract, made.contract.verification
     weights = f" ({contract.source.checkpoint})" if contract.source.checkpoint else ""
     about = {
@@ -128,6 +154,14 @@ def _print(made: Report) -> None:
     proof.add_row(f"{against} (least cosine)", f"{measured.source_cosine:.7f}", "")
     proof.add_row("same top-1", f"{measured.source_top1:.0%}", "")
     stdout.print(proof)
+    if made.search is not None:
+        from gapcam_export.precision.tables import print_search
+
+        print_search(made.search)
+    if made.fidelity is not None:
+        from gapcam_export.comparison.tables import print_fidelity
+
+        print_fidelity(made.fidelity)
     for note in made.notes:
         say(f"note: {note}")
     say(f"{made.path} was written in {made.seconds:.1f} s. Next: gapcam run {made.path} photo.jpg -o out/")

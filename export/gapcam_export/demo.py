@@ -57,7 +57,7 @@ def export_demo_model(path: Path) -> gapcam_export.Report:
         std=_STD,
         resize="squash",
         size=(224, 224),
-        progress=lambda step: say(f"  {step} ..."),
+        progress=lambda step, *_: say(f"  {step} ..."),
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import onnx
 
 from gapcam.contract import Contract
+
+if TYPE_CHECKING:
+    from gapcam_export.comparison.report import FidelityReport
+    from gapcam_export.precision.search import Search
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Report:
         outputs: of the model.
         notes: what the user should know: values that were assumed, inputs that were renamed.
         seconds: how long it took.
+        fidelity: of a model of lower precision: how alike it and the float32 model answer; else None.
+        search: which layers of an int8 model stayed in float32; None where nothing was searched.
     """
 
     path: Path
@@ -58,10 +64,17 @@ class Report:
     outputs: tuple[TensorSummary, ...]
     notes: tuple[str, ...]
     seconds: float
+    fidelity: FidelityReport | None = None
+    search: Search | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON."""
-        plain: dict[str, Any] = asdict(self)
+        """The report as plain values for JSON; `fidelity` and `search` only where there are some."""
+        plain: dict[str, Any] = asdict(replace(self, fidelity=None, search=None))
         plain["path"] = str(self.path)
         plain["contract"] = msgspec.to_builtins(self.contract)
+        del plain["fidelity"], plain["search"]
+        if self.fidelity is not None:
+            plain["fidelity"] = self.fidelity.to_dict()
+        if self.search is not None:
+            plain["search"] = msgspec.to_builtins(self.search)
         return plain

@@ -89,7 +89,7 @@ def load_source(spec: str, *, checkpoint: Path | None, pretrained: bool) -> Torc
             raise UsageError(
                 f"{spec} has its weights inside; --checkpoint and --pretrained are for networks in PyTorch."
             )
-        return _read_onnx(Path(spec))
+        return read_onnx(Path(spec))
     origin, _, name = spec.rpartition(":")
     if not origin or not name:
         raise SourceError(f"SOURCE is {spec!r}; expected {SOURCE_FORMS}.")
@@ -197,7 +197,13 @@ def _fetch(spec: str, build: Callable[[], nn.Module]) -> nn.Module:
         raise SourceError(f"{spec} cannot be built: {error}") from error
 
 
-def _read_onnx(path: Path) -> OnnxSource:
+def read_onnx(path: Path) -> OnnxSource:
+    """Read an ONNX model, weights in other files included.
+
+    Raises:
+        SourceError: there is no such file, or it is damaged or no ONNX model.
+        ContractError: it has a contract that is damaged or newer than this gapcam.
+    """
     if not path.is_file():
         raise SourceError(f"there is no file {path}.")
     content = path.read_bytes()

@@ -18,6 +18,7 @@ PUBLIC = {
     "FidelityReport",
     "HeadError",
     "LabelsError",
+    "PrecisionOptions",
     "Report",
     "SourceError",
     "SurgeryReport",
@@ -25,6 +26,7 @@ PUBLIC = {
     "export",
     "fidelity",
     "gap_surgery",
+    "quantize",
 }
 
 
@@ -52,7 +54,9 @@ def test_every_public_name_has_a_docstring_and_every_error_an_exit_code() -> Non
             assert value.exit_code != 0
 
 
-@pytest.mark.parametrize("function", [gapcam_export.export, gapcam_export.fidelity, gapcam_export.gap_surgery])
+@pytest.mark.parametrize(
+    "function", [gapcam_export.export, gapcam_export.fidelity, gapcam_export.gap_surgery, gapcam_export.quantize]
+)
 def test_every_argument_is_documented(function: Callable[..., object]) -> None:
     documented = inspect.getdoc(function) or ""
     for name in inspect.signature(function).parameters:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ from gapcam.cli.output import encode_image
 from gapcam.contract import Contract, Fidelity
 from gapcam.errors import DataError, UsageError, VerificationError
 from gapcam.frame import Frame
+from gapcam.interleaved import measure
 from gapcam_export.comparison.answers import answers
 from gapcam_export.comparison.comparison import compare
 from gapcam_export.comparison.report import FidelityReport, report_fidelity
@@ -24,18 +26,19 @@ from gapcam_export.precision.bfloat16 import to_bfloat16
 from gapcam_export.precision.calibration import calibration_images
 from gapcam_export.precision.float16 import to_float16
 from gapcam_export.precision.head_nodes import head_nodes, name_nodes
-from gapcam_export.precision.int8 import Int8Quantizer
+from gapcam_export.precision.int8 import Int8Quantizer, check_float32
 from gapcam_export.precision.options import PrecisionOptions
 from gapcam_export.precision.search import RANKING_IMAGES, Search, search_layers
 from gapcam_export.precision.tolerances import identity_tolerance
+from gapcam_export.progress import Progress, counted
 from gapcam_export.section import onnx_session
 from gapcam_export.tap import write_contract
 from gapcam_export.verify import check_batch, measure_identity
 
-Step = Callable[[str], None]
-
 _LOOKED_AT = 16
 """Images on which the identity is measured and half precision's ranges are looked at; the fidelity has them all."""
+_ROUNDS, _SECONDS = 25, 20.0
+"""Of the latency of what a search tried, at most."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def lower(
     options: PrecisionOptions,
     names: tuple[str, str],
     notes: list[str],
-    step: Step,
+    step: Progress,
     *,
     html: bool = False,
 ) -> Lowered:
@@ -75,7 +78,7 @@ def lower(
         options: what is wanted.
         names: how the report calls the two models.
         notes: gets what the user should know.
-        step: is called with what is being done; "(3 of 109)" at its end says how much of it is done.
+        step: is called with what is being done, and with how much of it is done where that is counted.
         html: make the page, too.
 
     Raises:
@@ -84,6 +87,7 @@ def lower(
         VerificationError: the identity does not hold within this precision's tolerance, or `options.min_map_iou` cannot
             be met.
     """
+    check_float32(model, contract, names[0])
     name_nodes(model)
     with TemporaryDirectory(prefix="gapcam-") as scratch, ExitStack() as stack:
         folder = Path(scratch)
@@ -104,7 +108,7 @@ def lower(
             checked,
             names=names,
             threads=options.threads,
-            on_image=_counted(step, "comparing with the float32 model", len(checked)),
+            on_image=counted(step, "comparing with the float32 model", len(checked)),
             after_round=lambda _: step("measuring the latency of both"),
         )
         contract = msgspec.structs.replace(contract, fidelity=report.comparison.summary())
@@ -129,7 +133,7 @@ def _int8(
     images: Sequence[Path],
     folder: Path,
     notes: list[str],
-    step: Step,
+    step: Progress,
 ) -> tuple[_Made, Contract, Search | None]:
     quantizer = Int8Quantizer(
         model,
@@ -139,7 +143,7 @@ def _int8(
         target=options.int8_target,
         reduce_range=options.reduce_range,
         lower_head=options.lower_head,
-        on_image=_counted(step, "calibrating", len(images)),
+        on_image=counted(step, "calibrating", len(images)),
     )
     _check_kept(options.keep, quantizer.layers)
     if quantizer.unquantizable:
@@ -148,7 +152,7 @@ def _int8(
     kept, search = options.keep, None
     if options.min_map_iou is not None:
         search = _search(quantizer, contract, options, float32, images, folder, step)
-        kept = (*options.keep, *search.chosen.kept)
+        kept = (*options.keep, *search.kept)
     step("quantising")
     quantized = quantizer.quantize(kept)
     contract = msgspec.structs.replace(
@@ -175,22 +179,47 @@ def _search(
     float32: gapcam.Session,
     images: Sequence[Path],
     folder: Path,
-    step: Step,
+    step: Progress,
 ) -> Search:
     """Which layers to keep in float32 so that the maps are as good as `options.min_map_iou` says."""
-    reference = answers(float32, images, on_image=_counted(step, "asking the float32 model", len(images)))
+    reference = answers(float32, images, on_image=counted(step, "asking the float32 model", len(images)))
 
-    def measure(quantized: onnx.ModelProto, count: int) -> Fidelity:
+    def fidelity_of(quantized: onnx.ModelProto, count: int) -> Fidelity:
         with _session(quantized, contract, folder / "candidate.onnx", options.threads) as candidate:
             return compare(reference[:count], candidate, images[:count]).summary()
 
-    return search_layers(
+    found = search_layers(
         [layer for layer in quantizer.layers if layer not in options.keep],
-        lambda layer: measure(quantizer.quantize(only={layer}), RANKING_IMAGES),
-        lambda kept: measure(quantizer.quantize((*options.keep, *kept)), len(images)),
+        lambda layer: fidelity_of(quantizer.quantize(only={layer}), RANKING_IMAGES),
+        lambda kept: fidelity_of(quantizer.quantize((*options.keep, *kept)), len(images)),
         options.min_map_iou or 0.0,
-        lambda what, done, total: step(f"{what} ({done} of {total})"),
+        step,
     )
+    return _timed(found, quantizer, contract, options, float32, gapcam.read_image(images[0]), folder, step)
+
+
+def _timed(
+    search: Search,
+    quantizer: Int8Quantizer,
+    contract: Contract,
+    options: PrecisionOptions,
+    float32: gapcam.Session,
+    frame: Frame,
+    folder: Path,
+    step: Progress,
+) -> Search:
+    """What each step of a search costs in time: all of them and the float32 model, measured in one run."""
+    image = gapcam.preprocess(frame, contract.preprocessing)[None]
+    with ExitStack() as stack:
+        runs = [partial(float32.infer, image)]
+        for tried in search.steps:
+            model = quantizer.quantize((*options.keep, *tried.kept))
+            session = _session(model, contract, folder / "candidate.onnx", options.threads)
+            runs.append(partial(stack.enter_context(session).infer, image))
+        step("measuring the latency of what was tried")
+        found = measure(dict(zip(map(str, range(len(runs))), runs, strict=True)), rounds=_ROUNDS, seconds=_SECONDS)
+    first, *others = found.values()
+    return search.with_latencies(first, others)
 
 
 def _half(
@@ -199,7 +228,7 @@ def _half(
     options: PrecisionOptions,
     frames: Sequence[Frame],
     notes: list[str],
-    step: Step,
+    step: Progress,
 ) -> tuple[_Made, Contract]:
     """float16 or bfloat16."""
     images = [gapcam.preprocess(frame, contract.preprocessing) for frame in frames]
@@ -219,14 +248,16 @@ def _half(
     return _Made(half, emulation), contract
 
 
-def _calibration_images(options: PrecisionOptions, contract: Contract, notes: list[str], step: Step) -> Sequence[Path]:
+def _calibration_images(
+    options: PrecisionOptions, contract: Contract, notes: list[str], step: Progress
+) -> Sequence[Path]:
     if options.calibrate is None:
         return []
     return calibration_images(
         options.calibrate,
         contract.preprocessing,
         notes,
-        lambda done, total: step(f"looking at the calibration images ({done} of {total})"),
+        lambda done, total: step("looking at the calibration images", done, total),
     )
 
 
@@ -264,7 +295,7 @@ def _frames(paths: Sequence[Path]) -> list[Frame]:
     return frames
 
 
-def _verified(model: onnx.ModelProto, contract: Contract, frames: Sequence[Frame], step: Step) -> Contract:
+def _verified(model: onnx.ModelProto, contract: Contract, frames: Sequence[Frame], step: Progress) -> Contract:
     """The contract with the error of the identity as this model has it.
 
     Raises:
@@ -292,7 +323,3 @@ def _session(model: onnx.ModelProto, contract: Contract, path: Path, threads: in
     write_contract(complete, contract)
     path.write_bytes(complete.SerializeToString())
     return gapcam.load(path, threads=threads)
-
-
-def _counted(step: Step, what: str, total: int) -> Callable[[int], None]:
-    return lambda done: step(f"{what} ({done} of {total})")

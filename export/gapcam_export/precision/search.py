@@ -8,10 +8,12 @@ those of the float32 model; the fewest that do are found by halving.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gapcam.contract import Fidelity
 from gapcam.errors import VerificationError
+from gapcam.latency import Latency
+from gapcam_export.progress import Progress
 
 RANKING_IMAGES = 32
 """Images on which each layer is looked at: a correlation of maps needs fewer than a mean of boxes."""
@@ -42,10 +44,14 @@ class SearchStep:
     Attributes:
         kept: those layers, the worst first.
         fidelity: of this model against the float32 model, on the calibration images.
+        median_ms: of its inference on this machine, in milliseconds; None as long as nobody has measured it.
+        speedup: how many times as fast as the float32 model that is, both measured in one run; None likewise.
     """
 
     kept: tuple[str, ...]
     fidelity: Fidelity
+    median_ms: float | None = None
+    speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,21 @@ class Search:
         target: mean box IoU that was asked for.
         ranking: the layers, the one whose quantisation hurts the map most first; empty where nothing had to be kept.
         steps: the models that were tried, fewest kept layers first; the first has none.
-        chosen: the step with the fewest kept layers that meets the target.
+        kept: the layers that stay in float32: those of the first step that meets the target.
     """
 
     target: float
     ranking: tuple[LayerHarm, ...]
     steps: tuple[SearchStep, ...]
-    chosen: SearchStep
+    kept: tuple[str, ...]
+
+    def with_latencies(self, float32: Latency, latencies: Sequence[Latency]) -> Search:
+        """The same with the latency of each step, measured in one run with the float32 model's."""
+        steps = (
+            replace(step, median_ms=latency.median_ms, speedup=float32.ratio_to(latency))
+            for step, latency in zip(self.steps, latencies, strict=True)
+        )
+        return replace(self, steps=tuple(steps))
 
 
 def search_layers(
@@ -70,7 +84,7 @@ def search_layers(
     measure_alone: Callable[[str], Fidelity],
     measure_kept: Callable[[tuple[str, ...]], Fidelity],
     target: float,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Search:
     """Find the fewest layers to leave in float32.
 
@@ -79,7 +93,7 @@ def search_layers(
         measure_alone: the fidelity of the model in which only this layer is quantised.
         measure_kept: the fidelity of the model in which all but these layers are quantised.
         target: the least mean box IoU that will do, in (0, 1].
-        progress: is called with what is being done, how many times it was done, and of how many.
+        progress: is called with what is being done, how many times it was done, and of how many at most.
 
     Returns:
         What was found. More kept layers mostly agree better, not always: what is returned was measured, but that no
@@ -90,7 +104,7 @@ def search_layers(
     """
     tried = {0: SearchStep((), measure_kept(()))}
     if _meets(tried[0], target):
-        return Search(target, (), (tried[0],), tried[0])
+        return Search(target, (), (tried[0],), ())
     harms = []
     for count, layer in enumerate(layers):
         progress("quantising each layer alone", count, len(layers))
@@ -121,7 +135,7 @@ def search_layers(
             meets = middle
         else:
             fails = middle
-    return Search(target, tuple(harms), tuple(tried[count] for count in sorted(tried)), tried[meets])
+    return Search(target, tuple(harms), tuple(tried[count] for count in sorted(tried)), ranked[:meets])
 
 
 def _meets(step: SearchStep, target: float) -> bool:

@@ -15,7 +15,7 @@ from rich.text import Text
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
 from gapcam.contract import Color, Resize
-from gapcam_export.cli import show_step
+from gapcam_export.cli import StepDisplay
 from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def gap_command(source: str, output: str, as_json: bool, **options: Any) -> None
         import gapcam_export
 
         made = gapcam_export.gap_surgery(
-            source, output, progress=lambda step: show_step(screen, status, step), **options
+            source, output, progress=StepDisplay(screen, status), **options
         )
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))

@@ -30,6 +30,7 @@ _SUMMARIES = {
     "finetune": "Train a network on your images, and say what it gained.",
     "gap": "Make a GAP network of any classifier, for gapcam export.",
     "inspect": "Show what a model says of itself, and check it here.",
+    "quantize": "Make an int8 or half-precision model, and say what it did to the maps.",
     "run": "Classify images and show where the network looked.",
 }
 

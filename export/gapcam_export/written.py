@@ -1,0 +1,47 @@
+"""The last step of an export: the file appears, whole, and what was done is put together."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from gapcam.atomic_file import write_atomically
+from gapcam.contract import Contract
+from gapcam_export.graph import graph_inputs, opset_of
+from gapcam_export.report import Report, summarize
+from gapcam_export.tap import write_contract
+
+
+def write_model(
+    model: onnx.ModelProto, contract: Contract, output: Path, *, notes: Sequence[str], begin: float
+) -> Report:
+    """Write a model with its contract, whole or not at all.
+
+    Args:
+        model: with the contract's outputs; the contract is put into it.
+        contract: what it says of itself.
+        output: the file; a link stays one.
+        notes: what the user should know.
+        begin: the time.monotonic() at which all began.
+
+    Raises:
+        DataError: the place cannot be written.
+    """
+    write_contract(model, contract)
+    content = model.SerializeToString()
+    write_atomically(output.resolve(), content)
+    return Report(
+        path=output,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        opset=opset_of(model),
+        contract=contract,
+        inputs=tuple(summarize(value) for value in graph_inputs(model.graph)),
+        outputs=tuple(summarize(value) for value in model.graph.output),
+        notes=tuple(notes),
+        seconds=time.monotonic() - begin,
+    )
