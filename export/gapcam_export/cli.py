@@ -133,13 +133,16 @@ def print_report(made: Report) -> None:
         table.add_row(name, Text(value))  # Text, since brackets in a str are markup
     stdout.print(table)
 
-    proof = Table(title=f"Verified on {measured.images} images", title_justify="left")
+    lowered = contract.precision != "fp32"
+    where = f", before it was lowered to {contract.precision}" if lowered else ""
+    proof = Table(title=f"Verified on {measured.images} images{where}", title_justify="left")
     for heading in ("check", "measured", "at most"):
         proof.add_column(heading, justify="left" if heading == "check" else "right")
     against = f"outputs against {measured.reference}"
     which = "all classes" if contract.head.exact else "the best classes"
+    now = f", in {contract.precision}" if lowered else ""
     checks: list[tuple[str, float, float | None]] = [
-        (f"logit = mean(map) + bias, {which} (relative)", measured.identity_error, measured.identity_tolerance)
+        (f"logit = mean(map) + bias, {which} (relative){now}", measured.identity_error, measured.identity_tolerance)
     ]
     if measured.gradient_error is not None:
         checks.append(
