@@ -294,6 +294,28 @@ def test_a_page_without_worst_images_and_one_of_one_image_are_pages_too(a: Path,
     assert curve["points"] == "0.00,0.00 100.00,0.00"
 
 
+def test_a_network_in_pytorch_is_compared_with_its_export_and_what_it_prints_is_no_json(
+    tmp_path: Path, images: Path
+) -> None:
+    (tmp_path / "printing.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef network():\n    torch.manual_seed(3)\n    print('hello')\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), "
+        "nn.Linear(8, 6))\n"
+    )
+    source, model = f"{tmp_path / 'printing.py'}:network", tmp_path / "model.onnx"
+    gapcam_export.export(source, model, size=(64, 64))
+    code, out, err = fidelity(source, model, "--images", images, "--no-latency", "--json")
+    assert code == ExitCode.DONE, err
+    assert "hello" in err
+    found = json.loads(out)
+    assert found["fidelity"]["top1_agreement"] == 1
+    assert found["fidelity"]["box_iou_min"] == pytest.approx(1)
+    assert 0 < found["fidelity"]["logit_error"] < 1e-4  # two engines, not one twice
+    assert found["reference"]["engine"].startswith("torch")
+    assert found["reference"]["size_bytes"] is None
+    assert found["other"]["size_bytes"] == model.stat().st_size
+
+
 def test_where_jinja_is_absent_that_is_said_before_any_work(a: Path, images: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nsys.modules['jinja2'] = None\nfrom gapcam.cli.main import main\n"

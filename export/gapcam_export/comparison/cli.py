@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +90,8 @@ def fidelity_command(
         check_writable(html)
         from gapcam_export.comparison import page  # noqa: F401  # says now, not after the work, that Jinja is not there
     with termination_as_interrupt():
-        with progress_bar() as bar:
+        # What a network's factory prints is not the report.
+        with redirect_stdout(sys.stderr), progress_bar() as bar:
             made = gapcam_export.fidelity(a, b, images=images, progress=_Steps(bar), **options)
         for skipped in made.skipped:
             say(f"skipped {skipped.image}: {skipped.error}")

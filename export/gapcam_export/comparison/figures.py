@@ -38,7 +38,7 @@ FIGURES = (
     Figure("top-1 agreement", "top1_agreement", "", ".2%", "images on which both find the same class best"),
     Figure("top-5 agreement", "top5_agreement", "", ".2%", "of A's five best classes, those among B's five best"),
     Figure(
-        "logit error", "logit_error", "logit_error_max", ".4f", "greatest difference of logits over A's largest logit"
+        "logit error", "logit_error", "logit_error_max", ".3g", "greatest difference of logits over A's largest logit"
     ),
     Figure(
         "map correlation, Pearson", "map_pearson", "map_pearson_min", ".4f", "linear, of the maps of A's best class"
