@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # as everybody calls it
@@ -223,7 +225,7 @@ class DependsOnData(GapNetwork):
         return super().forward(image) if image.sum() > 0 else super().forward(-image)
 
 
-def seeded(network: type[nn.Module]) -> nn.Module:
+def seeded(network: Callable[[], nn.Module]) -> nn.Module:
     """The same numbers at each call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
