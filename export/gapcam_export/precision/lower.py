@@ -240,7 +240,7 @@ def _half(
     if options.precision == "fp16":
         half = to_float16(model, head=head, images=images, notes=notes)
         return _Made(half, half), contract
-    half, emulation = to_bfloat16(model, head=head, images=images, notes=notes)
+    half, emulation = to_bfloat16(model, head=head, notes=notes)
     notes.append(
         "ONNX Runtime computes no bfloat16 on a CPU: what was measured is a float32 model whose tensors are rounded to "
         "bfloat16 where this one has them"

@@ -17,6 +17,8 @@ from gapcam.errors import ModelError
 _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 """ModelProto's field numbers and their wire types: 0 for a varint, 2 for bytes with their length in front."""
 _GRAPH = 7
+_CONTRACT_BYTES = 2**20
+"""More than what a contract says after its labels."""
 
 
 def check_is_file(path: Path) -> None:
@@ -38,6 +40,13 @@ def check_is_file(path: Path) -> None:
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error
+
+
+def computes_in_bfloat16(path: Path) -> bool:
+    """Whether a model's contract, which stands at the end of its file, says so."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _CONTRACT_BYTES, 0))
+        return b'"precision":"bf16"' in file.read()
 
 
 def explain_unreadable(path: Path) -> str | None:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gapcam.backends.onnx_file import check_is_file, explain_unreadable
+from gapcam.backends.onnx_file import check_is_file, computes_in_bfloat16, explain_unreadable
 from gapcam.backends.protocol import CLOSED, Array, TensorInfo
 from gapcam.errors import BackendError, MissingExtraError, ModelError, UsageError
 
@@ -79,6 +79,11 @@ class OnnxRuntimeBackend:
             why = explain_unreadable(path)
             if why is None and session_options and isinstance(error, _BINDING_ERRORS):
                 raise BackendError(f"ONNX Runtime refuses the session options: {_one_line(error)}") from error
+            if why is None and computes_in_bfloat16(path):
+                why = (
+                    "computes in bfloat16, which ONNX Runtime does not on a CPU; run it on a GPU, or take the model in "
+                    "fp32, fp16 or int8"
+                )
             if why is None:
                 why = (
                     f"cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {_one_line(error)}; export it again, "

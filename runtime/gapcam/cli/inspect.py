@@ -85,7 +85,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("contract", f"version {contract['contract']}, written by {contract['producer']}"),
         ("source", f"{source['spec']}, weights {source['checkpoint'] or 'as the source had them'}"),
         ("source sha256", source["sha256"]),
-        ("precision", contract["precision"]),
+        ("precision", _precision(contract)),
         ("head", f"{head['kind']}, tapped at {head['tapped']} ({head['layout']})"),
         ("maps", "exact: a logit is the mean of its map, plus its bias" if head["exact"] else NOT_EXACT),
         ("scores", head["scores"]),
@@ -102,12 +102,33 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"(allowed {verified['source_tolerance']:.0e}), cosine {verified['source_cosine']:.7f}, "
             f"same first class on {verified['source_top1']:.0%}",
         ),
+        *([("against float32", _fidelity(contract["fidelity"]))] if contract["fidelity"] else []),
         (
             "verified here",
             f"{'identity holds' if identity['holds'] else 'IDENTITY DOES NOT HOLD'}: {error} "
             f"(allowed {identity['tolerance']:.0e}), on {facts['engine']}",
         ),
     ]
+
+
+def _precision(contract: dict[str, Any]) -> str:
+    how = contract["quantization"]
+    if how is None:
+        head = contract["head_precision"]
+        return str(contract["precision"]) + (f", head in {head}" if head != contract["precision"] else "")
+    kept = f", {len(how['kept_layers'])} layers kept in fp32" if how["kept_layers"] else ""
+    return (
+        f"int8 for {how['target']}, ranges by {how['method']} on {how['calibration_images']} images, head in "
+        f"{contract['head_precision']}{kept}"
+    )
+
+
+def _fidelity(measured: dict[str, Any]) -> str:
+    return (
+        f"{measured['images']} images: same first class on {measured['top1_agreement']:.1%}, box IoU "
+        f"{measured['box_iou']:.3f}, map correlation {measured['map_pearson']:.4f}, logit error "
+        f"{measured['logit_error']:.1e}"
+    )
 
 
 def _gradient(verified: dict[str, Any]) -> str:
