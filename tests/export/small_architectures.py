@@ -75,15 +75,3 @@ class OneOfParts(ThreeLayers):
 
 def root_mean_square_head() -> nn.Module:
     return seeded(RootMeanSquareHead)
-
-
-def overwritten() -> nn.Module:
-    return seeded(Overwritten)
-
-
-def overwritten_later() -> nn.Module:
-    return seeded(OverwrittenLater)
-
-
-def one_of_parts() -> nn.Module:
-    return seeded(OneOfParts)

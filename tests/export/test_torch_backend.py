@@ -11,9 +11,10 @@ import pytest
 import timm
 import torch
 import torchvision
-from networks import randomize
+from networks import randomize, seeded
 from numpy.typing import NDArray
 from safetensors.torch import save_model
+from small_architectures import OneOfParts, Overwritten, OverwrittenLater
 from small_models import red_and_blue
 from torch import Tensor, nn
 
@@ -89,10 +90,6 @@ def test_a_librarys_network_answers_as_its_export_does(spec: str, kind: HeadKind
         ("small_architectures:convnext", HeadKind.LAYERNORM),
         ("small_architectures:root_mean_square_head", HeadKind.LAYERNORM),
         ("vision_transformers:averaged_without_its_registers", HeadKind.LAYERNORM),
-        ("networks:with_softmax", HeadKind.AFFINE),
-        ("small_architectures:overwritten", HeadKind.NONLINEAR),
-        ("small_architectures:overwritten_later", HeadKind.NONLINEAR),
-        ("small_architectures:one_of_parts", HeadKind.NONLINEAR),
     ],
 )
 def test_a_factorys_network_answers_as_its_export_does(spec: str, kind: HeadKind, tmp_path: Path) -> None:
@@ -131,9 +128,9 @@ def test_logits_and_features_are_pytorchs_to_the_last_bit(cat: NDArray[np.uint8]
 
 
 def test_frames_are_preprocessed_as_for_the_model_that_it_is_compared_with(tmp_path: Path) -> None:
-    """In another size, colour order and normalisation than would be assumed, and in the graph."""
+    """In another size, colour order and normalisation than would be assumed, and in the graph; before a Softmax."""
     settings: dict[str, Any] = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.4, 0.3), "resize": "letterbox", "color": "bgr"}
-    spec, path = "networks:gap_network", tmp_path / "model.onnx"
+    spec, path = "networks:with_softmax", tmp_path / "model.onnx"
     gapcam_export.export(spec, path, size=(48, 80), embed=True, **settings)
     with gapcam.load(path, threads=1) as exported, torch_session(spec, like=exported.contract) as ours:
         assert_alike(ours, exported)
@@ -163,6 +160,20 @@ def test_steps_are_told_and_threads_are_given_back(cat: NDArray[np.uint8]) -> No
     assert [step.split()[0] for step in steps] == ["building", "exporting", "finding"]
     with pytest.raises(UsageError, match="closed"):
         ours(cat)
+
+
+@pytest.mark.parametrize("network", [Overwritten, OverwrittenLater, OneOfParts])
+def test_rows_are_the_heads_derivative_however_the_features_are_written(network: type[networks.ThreeLayers]) -> None:
+    built = seeded(network)
+    image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, logits = built.features(image), built(image)
+    places = find_places(built, image, {"features": features, "logits": logits})
+    tapped = TappedNetwork(built, places["features"], (12, 4, 4), places["logits"], 5).run(image, with_gradients=True)
+    torch.testing.assert_close(tapped.features, features[0], rtol=0, atol=0)
+    torch.testing.assert_close(tapped.logits.detach(), logits[0], rtol=0, atol=0)
+    rows = torch.func.jacrev(built.head)(features.mean((2, 3)))[0, :, 0]
+    torch.testing.assert_close(torch.stack([tapped.row(index) for index in range(5)]), rows.detach())
 
 
 # What is refused.
