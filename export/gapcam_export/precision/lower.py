@@ -238,7 +238,7 @@ def _half(
         contract, precision=options.precision, head_precision=options.precision if options.lower_head else "fp32"
     )
     if options.precision == "fp16":
-        half = to_float16(model, head=head, images=images, notes=notes)
+        half, _ = to_float16(model, head=head, images=images, notes=notes)
         return _Made(half, half), contract
     half, emulation = to_bfloat16(model, head=head, notes=notes)
     notes.append(
