@@ -225,6 +225,24 @@ class DependsOnData(GapNetwork):
         return super().forward(image) if image.sum() > 0 else super().forward(-image)
 
 
+class Uneven(GapNetwork):
+    """Four convolutions in a row; the second has huge weights for a channel that is always zero.
+
+    They change nothing, but eight bits that reach as far leave nothing of the other weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.uneven = nn.Conv2d(8, 8, 3, padding=1)
+        self.after = nn.Conv2d(8, 8, 1)
+        self.last = nn.Conv2d(8, 12, 3, stride=4, padding=1)
+
+    def features(self, image: Tensor) -> Tensor:
+        x = F.relu(self.uneven(F.relu(self.stem(image))))
+        return F.relu(self.last(F.relu(self.after(x))))
+
+
 def seeded(network: Callable[[], nn.Module]) -> nn.Module:
     """The same numbers at each call."""
     with torch.random.fork_rng():
@@ -322,6 +340,14 @@ def one_class() -> nn.Module:
 
 def one_class_sigmoid() -> nn.Module:
     return seeded(OneClassSigmoid)
+
+
+def uneven() -> nn.Module:
+    network = seeded(Uneven)
+    with torch.no_grad():
+        network.stem.weight[0], network.stem.bias[0] = 0, -1
+        network.uneven.weight[:, 0] = 1000
+    return network
 
 
 def depends_on_data() -> nn.Module:

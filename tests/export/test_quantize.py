@@ -18,6 +18,7 @@ from gapcam.cli.console import stdout
 from gapcam.cli.main import main
 from gapcam.contract import METADATA_KEY
 from gapcam.errors import ExitCode
+from gapcam.frame import Frame
 from gapcam_export import PrecisionOptions
 
 NETWORK = f"{Path(__file__).with_name('networks.py')}:gap_network"
@@ -214,6 +215,18 @@ def test_a_layer_that_is_kept_really_computes_in_float32(hostile: Path, searched
     (original,) = (node for node in onnx.load(hostile).graph.node if node.name == name)
     before = {tensor.name: tensor for tensor in onnx.load(hostile).graph.initializer}[original.input[1]]
     np.testing.assert_array_equal(numpy_helper.to_array(weights), numpy_helper.to_array(before))
+
+
+def test_onnx_runtime_leaves_a_layer_in_float32_that_was_kept(photos: Path, tmp_path: Path, cat: Frame) -> None:
+    model, path = tmp_path / "model.onnx", tmp_path / "kept.onnx"
+    gapcam_export.export(NETWORK.replace("gap_network", "uneven"), model, size=(64, 64))
+    layer = [node.name for node in onnx.load(model).graph.node if node.op_type == "Conv"][1]
+    assert quantize(model, path, "--calibrate", photos, "--target", "cpu-x86", "--keep", layer)[0] == ExitCode.DONE
+    literally = {"graph_optimization_level": "ORT_DISABLE_ALL"}
+    with gapcam.load(path) as optimized, gapcam.load(path, session_options=literally) as literal:
+        wanted = literal(cat).features
+        error = np.abs(optimized(cat).features - wanted).max() / np.abs(wanted).max()
+    assert error < 0.03
 
 
 def test_the_search_is_shown_with_what_each_step_costs(float32: Path, photos: Path, tmp_path: Path) -> None:
