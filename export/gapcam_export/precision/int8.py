@@ -19,10 +19,11 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 
-from gapcam.contract import LOGITS, CalibrationMethod, Contract, Quantization, Target
+from gapcam.contract import CAM_BIAS, CAM_WEIGHTS, LOGITS, CalibrationMethod, Contract, Quantization, Target
 from gapcam.errors import ModelError
 from gapcam_export.float32 import half_type
 from gapcam_export.graph import all_graphs, nodes_between, opset_of, remove_unused, tensors_read, unused_name
+from gapcam_export.precision.float_layers import shield_float_layers
 from gapcam_export.precision.folding import fold_batch_norms, fold_constants
 from gapcam_export.precision.head_nodes import head_nodes, name_nodes, tapped_tensor
 from gapcam_export.precision.quiet import quiet
@@ -30,7 +31,8 @@ from gapcam_export.precision.ranges import Ranges, activation_ranges
 from gapcam_export.precision.targets import FORMS, LAYERS
 
 _LEAST_OPSET = 13  # DequantizeLinear with one scale a channel
-_INFERRED = "onnx.infer"  # what ONNX Runtime's quantiser leaves among the metadata
+# What ONNX Runtime's quantiser leaves among the metadata, and calls a constant that it has quantised.
+_INFERRED, _DEQUANTIZED = "onnx.infer", "_DequantizeLinear_Output"
 _INTEGER_OPERATORS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 )
@@ -80,7 +82,8 @@ class Int8Quantizer:
         unquantizable: operators that stay in float32 on this target, and how many there are of each.
 
     Raises:
-        ModelError: the model is in lower precision already, or gives values that are not finite.
+        ModelError: the model is in lower precision already, has no layer to quantise, or gives values that are not
+            finite.
         DataError: an image cannot be read.
     """
 
@@ -114,6 +117,11 @@ class Int8Quantizer:
         self.layers = tuple(
             node.name for node in graph.node if node.name not in float_nodes and _is_layer(node, constants)
         )
+        if not self.layers:
+            raise ModelError(
+                f"the model has no layer with constant weights ({', '.join(sorted(LAYERS))}) before its head, so "
+                "there is nothing to quantise. Use it as it is."
+            )
         self._layer_before = _layers_before(graph, frozenset(self.layers), self._form.followers, float_nodes)
         self.unquantizable = self._stay_in_float32(float_nodes)
         self._ranges = _with_steps(activation_ranges(self._model, images, contract.preprocessing, method, on_image))
@@ -133,6 +141,7 @@ class Int8Quantizer:
         if chosen:
             with quiet():
                 model = self._with_pairs(model, chosen)
+        shield_float_layers(model, {name for name in self.layers if name not in chosen})
         _tidy(model, self._producer)
         return model
 
@@ -171,15 +180,14 @@ class Int8Quantizer:
             extra_options={
                 "ActivationSymmetric": form.symmetric,
                 "QuantizeBias": form.quantizes_followers,
-                "OpTypesToExcludeOutputQuantization": ["Gemm"] if form.quantizes_followers else sorted(LAYERS),
+                "OpTypesToExcludeOutputQuantization": sorted(form.float_outputs),
             },
         )
-        if not form.quantizes_followers:
-            for name in self._residuals(chosen, followers):
-                quantizer.quantize_activation_tensor(name)
-            maker = self._makers.get(self._tapped)
-            if maker is not None and maker.name in chosen | followers:
-                quantizer.quantize_activation_tensor(self._tapped)
+        for name in () if form.quantizes_followers else self._residuals(chosen, followers):
+            quantizer.quantize_activation_tensor(name)
+        maker = self._makers.get(self._tapped)
+        if maker is not None and maker.name in chosen | followers:
+            quantizer.quantize_activation_tensor(self._tapped)
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         made: onnx.ModelProto = quantizer.model.model
@@ -204,7 +212,8 @@ class Int8Quantizer:
 
     def _stay_in_float32(self, float_nodes: Collection[str]) -> Mapping[str, int]:
         """Operators before the head that compute with float32 values and have no int8 form, sorted by name."""
-        types = {value.name: value.type.tensor_type.elem_type for value in self._model.graph.value_info}
+        graph = self._model.graph
+        types = {each.name: each.type.tensor_type.elem_type for each in (*graph.value_info, *graph.output)}
         counts: dict[str, int] = {}
         for node in self._model.graph.node:
             is_float = any(types.get(name) == TensorProto.FLOAT for name in node.output)
@@ -256,14 +265,21 @@ def _is_layer(node: onnx.NodeProto, constants: Collection[str]) -> bool:
 def _layers_before(
     graph: onnx.GraphProto, layers: Collection[str], followers: Collection[str], float_nodes: Collection[str]
 ) -> Mapping[str, str]:
-    """For each node that goes with a layer, which one: the last layer that it is made from through other such nodes."""
+    """For each node that goes with a layer, which one: the last layer that it is made from through other such nodes.
+
+    What adds or multiplies a constant does not: a bias after a matrix product, a layer's scale. In 8 bits these cost a
+    transformer's maps much, and gain no time.
+    """
     order = {node.name: index for index, node in enumerate(graph.node)}
+    constants = {tensor.name for tensor in graph.initializer}
     of_tensor: dict[str, str] = {}
     found = {}
     for node in graph.node:
         if node.name in layers:
             layer = str(node.name)
         elif node.op_type in followers and node.name not in float_nodes:
+            if node.op_type in ("Add", "Mul") and not constants.isdisjoint(node.input):
+                continue
             before = [of_tensor[name] for name in tensors_read(node) if name in of_tensor]
             if not before:
                 continue
@@ -280,7 +296,16 @@ def _with_steps(ranges: Ranges) -> Ranges:
 
 
 def _tidy(model: onnx.ModelProto, producer: tuple[str, str]) -> None:
-    """Take out what the quantiser noted for itself, and let W and b be what the graph computes with."""
+    """Take out what the quantiser noted for itself, and let W and b be what a quantised head computes with."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in (CAM_WEIGHTS, CAM_BIAS):
+        maker = makers.get(f"{name}{_DEQUANTIZED}")
+        if maker is not None:
+            integers, scale, zero_point = (numpy_helper.to_array(constants[each]) for each in maker.input)
+            shape = (-1,) + (1,) * (integers.ndim - 1)  # one scale a class
+            values = (integers.astype(np.float32) - zero_point.reshape(shape)) * scale.reshape(shape)
+            constants[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
     entries = [entry for entry in model.metadata_props if entry.key != _INFERRED]
     del model.metadata_props[:]
     model.metadata_props.extend(entries)
