@@ -67,6 +67,9 @@ def _in_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             f"bfloat16 needs operators of opset {_OPSET}, and ONNX cannot bring the model there from opset "
             f"{opset_of(model)}: {' '.join(str(error).split())}. Export it from its source with --opset {_OPSET}."
         ) from error
+    for new, old in ((converted.graph.input, model.graph.input), (converted.graph.output, model.graph.output)):
+        del new[:]
+        new.extend(old)
     del converted.metadata_props[:]
     converted.metadata_props.extend(model.metadata_props)
     return converted
