@@ -101,10 +101,10 @@ def large(writing: Writing, x: str) -> str:
 
 
 def with_constant_nodes(writing: Writing, x: str) -> str:
-    """Constants as nodes, of which a normalisation, in float32, and a layer in half precision read the same one."""
+    """Constants as nodes, one of which passes through a Cast, and one is read in float32 and in half precision."""
     shared = numpy_helper.from_array(SHIFT[:, None, None] + 2)
     gain = writing.node("Constant", value=shared)
-    epsilon = writing.node("Constant", value_float=1e-12)
+    epsilon = writing.node("Cast", writing.node("Constant", value_float=1e-12), to=TensorProto.FLOAT)
     spread = writing.mean(writing.node("Mul", x, x))
     sigma = writing.node("Sqrt", writing.node("Add", spread, epsilon))
     inverse = writing.node("Mul", gain, writing.node("Reciprocal", sigma))

@@ -24,7 +24,7 @@ from gapcam_export.comparison.answers import answers
 from gapcam_export.comparison.comparison import compare
 from gapcam_export.photographs import default_photographs
 from gapcam_export.precision.float16 import to_float16
-from gapcam_export.precision.half_converter import lower_nodes
+from gapcam_export.precision.half_converter import constants_to_initializers, lower_nodes
 from gapcam_export.precision.head_nodes import head_nodes, name_nodes
 from gapcam_export.precision.observed_tensors import observe_tensors
 from gapcam_export.precision.tolerances import identity_tolerance
@@ -167,11 +167,22 @@ def test_a_normalisation_stays_in_float32_with_its_epsilon(name: str, tmp_path: 
         assert_right(lowered, model, contract, 2e-3)
 
 
-@pytest.mark.parametrize("value", [0, 77, 128, 255])
-def test_a_flat_image_gives_a_flat_map_which_is_shown_as_zeros(value: int, tmp_path: Path) -> None:
-    block = half_networks.normed_over_space(1e-12)
+@pytest.mark.parametrize(
+    ("block", "value"),
+    [
+        (half_networks.normed_over_space(1e-12), 77),
+        (half_networks.normed_over_space(1e-12), 255),
+        (half_networks.normed_by_reciprocal, 0),
+        (half_networks.normed_to_length, 0),
+        (half_networks.with_constant_nodes, 0),
+    ],
+)
+def test_a_flat_image_gives_a_flat_map_which_is_shown_as_zeros(
+    block: half_networks.Block, value: int, tmp_path: Path
+) -> None:
     model, contract = exported(tmp_path, block, **PIXELS)
     head = head_nodes(model, contract)
+    constants_to_initializers(model.graph)
     dtypes = {name: each.dtype for name, each in observe_tensors(model, []).items()}
     naive = lower_nodes(model, head, dtypes, TensorProto.FLOAT16)
     with np.errstate(invalid="ignore"):

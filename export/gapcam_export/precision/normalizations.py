@@ -50,7 +50,10 @@ def _is_stashed_in_half(node: onnx.NodeProto) -> bool:
 
 class _Search:
     def __init__(self, graph: onnx.GraphProto, constants: Mapping[str, Array]) -> None:
-        self._constants = constants
+        self._constants = dict(constants)
+        for node in graph.node:  # those that only pass through a Cast, as the epsilon of ONNX's own LayerNormalization
+            if node.op_type in _RESHAPES and node.input[0] in self._constants:
+                self._constants[node.output[0]] = self._constants[node.input[0]]
         self._makers = {name: node for node in graph.node for name in node.output}
         self._readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
@@ -66,11 +69,19 @@ class _Search:
         if not after:
             return set()
         data = next(str(name) for name in node.input if name not in epsilons)
-        return {str(node.name)} | after | self._before(data)
+        return {str(node.name)} | after | self._before(data) | self._way_of_constant(epsilons[0])
 
     def _is_epsilon(self, name: str) -> bool:
         value = self._constants.get(name)
         return value is not None and value.size == 1 and 0 < float(value.reshape(())) <= _LARGEST_EPSILON
+
+    def _way_of_constant(self, name: str) -> set[str]:
+        """The Casts that a constant passes through."""
+        found = set()
+        while name in self._makers:
+            found.add(str(self._makers[name].name))
+            name = str(self._makers[name].input[0])
+        return found
 
     def _after(self, tensor: str, *, inverted: bool) -> set[str]:
         """What makes the quotient of the shifted spread: up to and with the node that something else comes in at.
