@@ -12,6 +12,7 @@ import half_networks
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_files
 import pytest
 from half_networks import exported, exported_from, flat_frame
@@ -210,6 +211,22 @@ def test_an_operator_that_onnx_cannot_bring_to_a_newer_opset_is_refused_in_one_l
     with pytest.raises(ModelError, match=r"bfloat16 needs operators of opset 22.*--opset 22") as caught:
         to_bfloat16(model, head=head_nodes(model, contract), notes=[])
     assert "\n" not in str(caught.value)
+
+
+def test_a_models_own_functions_are_refused_until_they_are_inlined(tmp_path: Path) -> None:
+    model, contract = exported(tmp_path, half_networks.nothing)
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type, relu.domain = "Own", "here"
+    body = [helper.make_node("Relu", ["x"], ["y"])]
+    model.functions.append(helper.make_function("here", "Own", ["x"], ["y"], body, [helper.make_opsetid("", 18)]))
+    model.opset_import.append(helper.make_opsetid("here", 1))
+    head = head_nodes(model, contract)
+    with pytest.raises(ModelError, match=r"own functions \(Own\).*inline_local_functions"):
+        to_bfloat16(model, head=head, notes=[])
+    inlined = onnx.inliner.inline_local_functions(model)
+    name_nodes(inlined)
+    half, _ = to_bfloat16(inlined, head=head_nodes(inlined, contract), notes=[])
+    onnx.checker.check_model(half, full_check=True)
 
 
 def test_a_constant_that_nodes_of_both_kinds_read_is_rounded_for_those_in_half_precision_alone(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def _in_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     newer.CopyFrom(model)
     if opset_of(model) >= _OPSET:
         return newer
+    if model.functions:
+        listed = ", ".join(sorted(function.name for function in model.functions))
+        raise ModelError(
+            f"bfloat16 needs operators of opset {_OPSET}, and ONNX cannot bring the model's own functions ({listed}) "
+            "there. Inline them in its source (onnx.inliner.inline_local_functions), and export that."
+        )
     try:
         converted = version_converter.convert_version(newer, _OPSET)
     except RuntimeError as error:  # as ONNX says that it cannot
