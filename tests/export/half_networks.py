@@ -100,6 +100,12 @@ def large(writing: Writing, x: str) -> str:
     return writing.node("Div", mixed, writing.constant(np.float32(80000)))
 
 
+def small(writing: Writing, x: str) -> str:
+    """Values of 1e-9, which a division brings back."""
+    smaller = writing.node("Relu", writing.node("Mul", x, writing.constant(np.float32(1e-9))))
+    return writing.node("Div", smaller, writing.constant(np.float32(2e-9)))
+
+
 def with_constant_nodes(writing: Writing, x: str) -> str:
     """Constants as nodes, one of which passes through a Cast, and one is read in float32 and in half precision."""
     shared = numpy_helper.from_array(SHIFT[:, None, None] + 2)

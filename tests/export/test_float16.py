@@ -201,8 +201,17 @@ def test_a_flat_image_gives_a_flat_map_which_is_shown_as_zeros(
                 assert np.isfinite(result.map(target)).all()
 
 
-def test_values_beyond_float16_stay_in_float32_and_are_named(tmp_path: Path) -> None:
-    model, contract = exported(tmp_path, half_networks.large, **PIXELS)
+@pytest.mark.parametrize(
+    ("block", "reason", "named"),
+    [
+        (half_networks.large, "too large for float16", ("Mul", "Conv", "Div")),
+        (half_networks.small, "too small for float16", ("Mul", "Relu", "Div")),
+    ],
+)
+def test_values_beyond_float16_stay_in_float32_and_are_named(
+    block: half_networks.Block, reason: str, named: tuple[str, ...], tmp_path: Path
+) -> None:
+    model, contract = exported(tmp_path, block, **PIXELS)
     head = head_nodes(model, contract)
     dtypes = {name: each.dtype for name, each in observe_tensors(model, []).items()}
     naive = lower_nodes(model, head, dtypes, TensorProto.FLOAT16)
@@ -211,8 +220,8 @@ def test_values_beyond_float16_stay_in_float32_and_are_named(tmp_path: Path) -> 
     notes: list[str] = []
     half, emulation = float16(model, contract, head, notes)
     (note,) = notes
-    assert "too large for float16" in note
-    for operator in ("Mul", "Conv", "Div"):
+    assert reason in note
+    for operator in named:
         assert f"{operator} {operator}_" in note
     for lowered in (half, emulation):
         assert_right(lowered, model, contract, 2e-3)

@@ -25,8 +25,9 @@ def to_float16(
     """Lower a model to float16. Its inputs and outputs keep their names and types.
 
     In float32 stay, beside the head: normalisations from x to the quotient, whose epsilons would vanish and whose
-    squares would overflow; nodes that give or read values, on these images or among the constants, beyond a quarter of
-    float16's range; operators without a float16 form, and those with subgraphs (If, Loop); the scaling of uint8 pixels.
+    squares would overflow; nodes that give or read values beyond a quarter of float16's range, on these images or among
+    the constants, or tensors that are all smaller than its normal numbers; operators without a float16 form, and those
+    with subgraphs (If, Loop); the scaling of uint8 pixels.
 
     Args:
         model: in float32, with the contract's outputs; each node has a name of its own (`name_nodes`). Not changed.

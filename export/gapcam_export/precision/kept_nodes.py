@@ -17,6 +17,8 @@ from gapcam_export.section import Array
 _FLOAT16 = np.finfo(np.float16)
 LARGEST_FLOAT16 = float(_FLOAT16.max) / 4
 """What a tensor may reach on the images that were looked at: another image has another greatest value."""
+SMALLEST_FLOAT16 = float(_FLOAT16.tiny)
+"""What a tensor's greatest value must reach: of smaller numbers float16 has fewer digits, of those below 6e-8 none."""
 
 _SCALING = frozenset({"Cast", "Mul", "Add", "Sub", "Div", "Transpose"})
 _NAMES_SHOWN = 5
@@ -48,7 +50,14 @@ def kept_nodes(
         f"there is no {name} form of them": _without_half_form(model, dtypes, half),
     }
     if half == TensorProto.FLOAT16:
-        reasons["their values are too large for float16"] = _too_large(graph, constants, greatest)
+        sizes = dict(greatest)
+        large = {name for name, value in constants.items() if greatest_value(value) > LARGEST_FLOAT16}
+        large |= {name for name, size in sizes.items() if size > LARGEST_FLOAT16}
+        # Small weights of many are added to larger ones; a small number alone is a factor or an epsilon.
+        sizes.update({name: greatest_value(value) for name, value in constants.items() if value.size == 1})
+        small = {name for name, size in sizes.items() if 0 < size < SMALLEST_FLOAT16}
+        reasons["their values are too large for float16"] = _makers_and_readers(graph, large)
+        reasons["their values are too small for float16"] = _makers_and_readers(graph, small)
         reasons["their variances are too small for float16"] = _small_variances(graph, constants)
     kept = {*head, *_scaling_of_pixels(graph, constants)}
     for reason, nodes in reasons.items():
@@ -76,11 +85,9 @@ def _without_half_form(model: onnx.ModelProto, dtypes: Mapping[str, int], half: 
     return found
 
 
-def _too_large(graph: onnx.GraphProto, constants: Mapping[str, Array], greatest: Mapping[str, float]) -> set[str]:
-    """Makers and readers of tensors with values beyond the range: neither may see them in float16."""
-    sizes = {name: greatest_value(values) for name, values in constants.items()} | dict(greatest)
-    large = {name for name, size in sizes.items() if size > LARGEST_FLOAT16}
-    return {str(node.name) for node in graph.node if not large.isdisjoint((*tensors_read(node), *node.output))}
+def _makers_and_readers(graph: onnx.GraphProto, tensors: set[str]) -> set[str]:
+    """Neither may see these tensors in float16."""
+    return {str(node.name) for node in graph.node if not tensors.isdisjoint((*tensors_read(node), *node.output))}
 
 
 def _small_variances(graph: onnx.GraphProto, constants: Mapping[str, Array]) -> set[str]:
