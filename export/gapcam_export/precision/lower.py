@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
 import onnx
+import onnx.inliner
 
 import gapcam
 from gapcam.cli.output import encode_image
@@ -20,6 +21,7 @@ from gapcam.frame import Frame
 from gapcam.interleaved import measure
 from gapcam_export.comparison.answers import answers
 from gapcam_export.comparison.comparison import compare
+from gapcam_export.comparison.latency import compare_latency
 from gapcam_export.comparison.report import FidelityReport, report_fidelity
 from gapcam_export.photographs import PHOTOGRAPHS, photograph, photograph_paths
 from gapcam_export.precision.bfloat16 import to_bfloat16
@@ -73,7 +75,8 @@ def lower(
     """Make a model of lower precision, and measure what it costs.
 
     Args:
-        model: in float32, with the contract's outputs; its nodes get names, else it is left as it is.
+        model: in float32, with the contract's outputs; its nodes get names and its functions are written out, else it
+            is left as it is.
         contract: the model's.
         options: what is wanted.
         names: how the report calls the two models.
@@ -88,6 +91,8 @@ def lower(
             be met.
     """
     check_float32(model, contract, names[0])
+    if model.functions:
+        model.CopyFrom(onnx.inliner.inline_local_functions(model))
     name_nodes(model)
     with TemporaryDirectory(prefix="gapcam-") as scratch, ExitStack() as stack:
         folder = Path(scratch)
@@ -100,18 +105,25 @@ def lower(
             made, contract, search = _int8(model, contract, options, float32, calibration, folder, notes, step)
         else:
             made, contract = _half(model, contract, options, frames, notes, step)
-        contract = _verified(made.runnable, contract, frames, step)
-        lowered = stack.enter_context(_session(made.runnable, contract, folder / "lowered.onnx", options.threads))
+        step("verifying the identity")
+        contract = _verified(made.answering, contract, frames)
+        if made.runs_here and made.model is not made.answering:
+            contract = _verified(made.model, contract, frames)
+        answering = stack.enter_context(_session(made.answering, contract, folder / "lowered.onnx", options.threads))
         report = report_fidelity(
             float32,
-            lowered,
+            answering,
             checked,
             names=names,
-            threads=options.threads,
+            latency=False,
             on_image=counted(step, "comparing with the float32 model", len(checked)),
-            after_round=lambda _: step("measuring the latency of both"),
         )
         contract = msgspec.structs.replace(contract, fidelity=report.comparison.summary())
+        report = replace(report, other=replace(report.other, size_bytes=made.model.ByteSize()))
+        if made.runs_here:
+            timed = stack.enter_context(_session(made.model, contract, folder / "timed.onnx", options.threads))
+            step("measuring the latency of both")
+            report = replace(report, latency=compare_latency(float32, timed, frames[0], threads=options.threads))
         page = report.to_html() if html else ""
     write_contract(made.model, contract)
     return Lowered(made.model, contract, report, search, page)
@@ -119,10 +131,17 @@ def lower(
 
 @dataclass(frozen=True)
 class _Made:
-    """A lowered model, and what answers like it on this machine: itself, or a float32 model that rounds as it does."""
+    """A lowered model.
+
+    Attributes:
+        model: the model.
+        answering: what answers like it on this machine: itself, or a float32 model that rounds as it does.
+        runs_here: whether the model itself runs on this machine.
+    """
 
     model: onnx.ModelProto
-    runnable: onnx.ModelProto
+    answering: onnx.ModelProto
+    runs_here: bool = True
 
 
 def _int8(
@@ -238,14 +257,18 @@ def _half(
         contract, precision=options.precision, head_precision=options.precision if options.lower_head else "fp32"
     )
     if options.precision == "fp16":
-        half, _ = to_float16(model, head=head, images=images, notes=notes)
-        return _Made(half, half), contract
+        half, emulation = to_float16(model, head=head, images=images, notes=notes)
+        notes.append(
+            "ONNX Runtime computes float16 in float32 on most CPUs: the fidelity is that of a float32 model whose "
+            "tensors are rounded to float16 where this one has them, as on a GPU; the latency is the file's own"
+        )
+        return _Made(half, emulation), contract
     half, emulation = to_bfloat16(model, head=head, notes=notes)
     notes.append(
         "ONNX Runtime computes no bfloat16 on a CPU: what was measured is a float32 model whose tensors are rounded to "
-        "bfloat16 where this one has them"
+        "bfloat16 where this one has them, and no latency"
     )
-    return _Made(half, emulation), contract
+    return _Made(half, emulation, runs_here=False), contract
 
 
 def _calibration_images(
@@ -295,13 +318,12 @@ def _frames(paths: Sequence[Path]) -> list[Frame]:
     return frames
 
 
-def _verified(model: onnx.ModelProto, contract: Contract, frames: Sequence[Frame], step: Progress) -> Contract:
+def _verified(model: onnx.ModelProto, contract: Contract, frames: Sequence[Frame]) -> Contract:
     """The contract with the error of the identity as this model has it.
 
     Raises:
         VerificationError: it is beyond this precision's tolerance.
     """
-    step("verifying the identity")
     session = onnx_session(model)
     tolerance = identity_tolerance(contract.precision, contract.head_precision)
     error = measure_identity(session, contract.preprocessing, frames, tolerance)
