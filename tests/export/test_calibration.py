@@ -155,6 +155,21 @@ def test_ranges_are_those_of_all_values(tmp_path: Path, photographs: Path, metho
             assert values.min() <= least < greatest <= values.max()
 
 
+def test_entropy_clips_what_is_rare_and_not_all_but_the_zeros_that_relu_leaves(
+    tmp_path: Path, photographs: Path
+) -> None:
+    model, contract = exported(tmp_path, relu6)
+    model = onnx.shape_inference.infer_shapes(model)
+    paths = sorted(photographs.iterdir())
+    full = activation_ranges(model, paths, contract.preprocessing, "minmax")
+    clipped = activation_ranges(model, paths, contract.preprocessing, "entropy")
+    (addition,) = (node.output[0] for node in model.graph.node if node.op_type == "Add")
+    assert full[addition][0] < 1.2 * clipped[addition][0] < 0
+    for node in model.graph.node:
+        if node.op_type in ("Relu", "Clip"):
+            assert clipped[node.output[0]][1] > 0.8 * full[node.output[0]][1]
+
+
 def test_the_order_of_the_images_does_not_matter(tmp_path: Path) -> None:
     """ONNX Runtime widens a histogram in steps of its first image, which is nearly black here."""
     model, contract = exported(tmp_path, plain)
