@@ -203,7 +203,8 @@ def test_tensorrts_form_is_symmetric_has_float32_biases_and_one_int8_input_to_ea
     tmp_path: Path, images: Sequence[Path]
 ) -> None:
     model, contract = exported(tmp_path, residual)
-    int8 = quantizer(model, contract, images, target="tensorrt").quantize()
+    made = quantizer(model, contract, images, target="tensorrt")
+    int8 = made.quantize()
     values, by_output = constants(int8), makers(int8)
     for node in int8.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -213,8 +214,10 @@ def test_tensorrts_form_is_symmetric_has_float32_biases_and_one_int8_input_to_ea
             assert [by_output[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
             assert values[node.input[2]].dtype == np.float32
     (addition,) = (node for node in int8.graph.node if node.op_type == "Add")
-    # The layer right before the addition goes into it in float32, so that both are one kernel.
-    assert sorted(by_output[name].op_type for name in addition.input) == ["Conv", "DequantizeLinear"]
+    # The last layer before the addition goes into it in float32, so that both are one kernel.
+    inputs = {by_output[name].op_type: by_output[name].name for name in addition.input}
+    assert sorted(inputs) == ["Conv", "DequantizeLinear"]
+    assert inputs["Conv"] == made.layers[-1]
     assert by_output["features"].op_type == "DequantizeLinear"
     assert operators(int8).count("Relu") == operators(model).count("Relu")
 
@@ -259,6 +262,30 @@ def test_operators_without_an_int8_form_are_named_and_counted(
 ) -> None:
     model, contract = exported(tmp_path, BLOCKS[name])
     assert quantizer(model, contract, images, target=target).unquantizable == expected
+
+
+def test_constants_that_are_added_or_multiplied_stay_in_float32(tmp_path: Path, images: Sequence[Path]) -> None:
+    def with_constants(writing: Writing, x: str) -> str:
+        factor, shift = (writing.constant(np.full((1, CHANNELS, 1, 1), value, np.float32)) for value in (2, 0.5))
+        x = writing.node("Add", writing.node("Mul", writing.conv(x), factor), shift)
+        return writing.node("Relu", writing.conv(x))
+
+    model, contract = exported(tmp_path, with_constants)
+    int8 = quantizer(model, contract, images).quantize()
+    by_output, values = makers(int8), constants(int8)
+    (addition,) = (node for node in int8.graph.node if node.op_type == "Add")
+    assert by_output[addition.input[0]].op_type == "Mul"
+    assert values[addition.input[1]].dtype == values[by_output[addition.input[0]].input[1]].dtype == np.float32
+
+
+def test_an_activation_that_is_always_zero_gets_the_step_of_values_up_to_one(
+    tmp_path: Path, images: Sequence[Path]
+) -> None:
+    model, contract = exported(tmp_path, BLOCKS["dead"])
+    int8 = quantizer(model, contract, images).quantize()
+    values = constants(int8)
+    steps = [values[node.input[1]] for node in int8.graph.node if node.op_type == "QuantizeLinear"]
+    assert sum(step == np.float32(1 / 255) for step in steps) == 1
 
 
 def test_batch_norms_go_into_the_weights(tmp_path: Path, images: Sequence[Path]) -> None:
