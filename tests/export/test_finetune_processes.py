@@ -52,6 +52,23 @@ def stop_after_epoch(number: int, how: signal.Signals, line: list[str]) -> tuple
     return process.returncode, said
 
 
+def test_images_are_read_by_processes_though_opencv_has_threads_here(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = save(TinyGap(), tmp_path / "network.pt2")
+    code = f"""
+import cv2, numpy as np
+from gapcam_export.finetune.settings import Hardware, Settings
+from gapcam_export.finetune.steps import finetune
+cv2.setNumThreads(4)
+cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (900, 900))  # starts them
+hardware = Hardware(accelerator="cpu", workers=1)
+finetune({str(network)!r}, {str(data)!r}, {str(tmp_path / "out")!r}, settings=Settings(epochs=1), hardware=hardware)
+print(cv2.getNumThreads())
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split()[-1] == "4"
+
+
 def test_a_run_that_was_terminated_and_killed_goes_on_and_ends_with_the_same_bits(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = save(TinyGap(), tmp_path / "network.pt2")

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gapcam.atomic_file import write_atomically
 from gapcam.contract import Preprocessing
 from gapcam.errors import DataError, UsageError
+from gapcam.interleaved import one_opencv_thread
 from gapcam_export.finetune.accuracy import Accuracy, measure_accuracy
 from gapcam_export.finetune.callbacks import check_checkpoint
 from gapcam_export.finetune.class_order import class_order
@@ -121,7 +122,8 @@ def finetune(
         raise UsageError(f"{network} would be overwritten by what comes out; choose another folder with -o.")
     device = device_of(hardware)
     notes: list[str] = []
-    with torch.random.fork_rng():
+    # OpenCV's threads do not survive the fork of the processes that read images, which would wait for them for ever.
+    with torch.random.fork_rng(), one_opencv_thread():
         program, record, preprocessing = load_network(network, notes)
         count = classes_of(program, network)
         folders = find_class_folders(data, val_fraction=settings.val_fraction, seed=settings.seed)

@@ -21,7 +21,7 @@ def print_search(found: Search) -> None:
             ranking.add_column(heading, justify="right")
         for harm in found.ranking[:shown]:
             kept = "yes" if harm.layer in found.kept else ""
-            ranking.add_row(Text(harm.layer), f"{harm.map_loss:.1e}", f"{harm.fidelity.box_iou:.3f}", kept)
+            ranking.add_row(Text(harm.layer), f"{harm.map_loss:.1e}", f"{harm.fidelity.box_iou:.4f}", kept)
         stdout.print(ranking)
     tried = Table(title=f"Layers in float32 until the mean box IoU is {found.target:g}", title_justify="left")
     for heading in ("layers in float32", "box IoU", "correlation", "median, ms", "times as fast as float32", ""):
@@ -29,7 +29,7 @@ def print_search(found: Search) -> None:
     for step in found.steps:
         tried.add_row(
             str(len(step.kept)),
-            f"{step.fidelity.box_iou:.3f}",
+            f"{step.fidelity.box_iou:.4f}",
             f"{step.fidelity.map_pearson:.4f}",
             "" if step.median_ms is None else f"{step.median_ms:.2f}",
             "" if step.speedup is None else f"{step.speedup:.2f}",

@@ -71,9 +71,7 @@ def gap_command(source: str, output: str, as_json: bool, **options: Any) -> None
         # Here and not above, so that --help answers at once.
         import gapcam_export
 
-        made = gapcam_export.gap_surgery(
-            source, output, progress=StepDisplay(screen, status), **options
-        )
+        made = gapcam_export.gap_surgery(source, output, progress=StepDisplay(screen, status), **options)
     if as_json:
         click.echo(json.dumps(made.to_dict(), indent=2))
     else:
