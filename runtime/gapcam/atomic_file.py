@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from gapcam.errors import DataError
@@ -23,6 +24,17 @@ def check_writable(path: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         what = "may not be written to" if folder.is_dir() else "is a file, not a folder"
         raise DataError(f"{path} cannot be written: {folder} {what}. Give another place with -o.")
+
+
+def check_spares(path: Path, others: Iterable[Path | None]) -> None:
+    """Notice before long work that writing a file would destroy another one: an input, or another output.
+
+    Raises:
+        DataError: `path` is one of `others`, perhaps by another name.
+    """
+    for other in others:
+        if other is not None and path.resolve() == other.resolve():
+            raise DataError(f"{path} would be written over {other}, which would be lost; name another file.")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
