@@ -82,30 +82,28 @@ def fidelity_command(
     from gapcam.cli.console import report as say
     from gapcam.cli.output import json_line
     from gapcam_export.comparison.limits import check_limits, limits_of
-    from gapcam_export.comparison.tables import print_fidelity
+    from gapcam_export.comparison.tables import print_fidelity, say_about
 
     at_least = {"top1_agreement": min_top1, "box_iou": min_box_iou, "map_pearson": min_correlation}
     check_limits(at_least)
     if html is not None:
         check_writable(html)
         from gapcam_export.comparison import page  # noqa: F401  # says now, not after the work, that Jinja is not there
-    with termination_as_interrupt():
-        # What a network's factory prints is not the report.
-        with redirect_stdout(sys.stderr), progress_bar() as bar:
-            made = gapcam_export.fidelity(a, b, images=images, progress=_Steps(bar), **options)
-        for skipped in made.skipped:
-            say(f"skipped {skipped.image}: {skipped.error}")
-        if html is not None:
-            made.write_html(html)
+    # What a network's factory prints is not the report.
+    with termination_as_interrupt(), redirect_stdout(sys.stderr), progress_bar() as bar:
+        made = gapcam_export.fidelity(a, b, images=images, progress=_Steps(bar), **options)
     limits = limits_of(made.comparison.figures(), at_least)
-    if as_json:
-        click.echo(json_line({**made.to_dict(), "limits": [limit.to_dict() for limit in limits]}, ascii_only=True))
-    else:
-        print_fidelity(made, limits)
-    for note in made.notes:
-        say(f"note: {note}")
-    if html is not None:
-        say(f"{html} was written")
+    try:
+        if as_json:
+            click.echo(json_line({**made.to_dict(), "limits": [limit.to_dict() for limit in limits]}, ascii_only=True))
+        else:
+            print_fidelity(made, limits)
+        say_about(made)
+    finally:  # the figures are not lost where the page cannot be written, nor the page where nobody reads the figures
+        if html is not None:
+            with termination_as_interrupt():
+                made.write_html(html)
+            say(f"{html} was written")
     missed = [str(limit) for limit in limits if not limit.met]
     if missed:
         raise VerificationError(f"{made.other.name} is not alike enough: {'; '.join(missed)}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
 from gapcam_export.comparison.figures import FIGURES
 from gapcam_export.comparison.limits import Limit
@@ -35,6 +36,14 @@ def print_fidelity(made: FidelityReport, limits: Sequence[Limit] = ()) -> None:
         verdict = ("", "") if limit is None else (f"{limit.at_least:g}", "met" if limit.met else "MISSED")
         agreement.add_row(figure.title, *figure.shown(measured), *(verdict if limits else ()))
     stdout.print(agreement)
+
+
+def say_about(made: FidelityReport) -> None:
+    """Say on stderr, a line each, which images were left out, and what to know of the two models."""
+    for skipped in made.skipped:
+        say(f"skipped {skipped.image}: {skipped.error}")
+    for note in made.notes:
+        say(f"note: {note}")
 
 
 def _model_rows(made: FidelityReport) -> list[tuple[str, str, str]]:
