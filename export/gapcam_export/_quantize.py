@@ -6,14 +6,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from gapcam.atomic_file import check_writable, write_atomically
-from gapcam.errors import ContractError, DataError
+from gapcam.atomic_file import check_spares, check_writable, write_atomically
+from gapcam.errors import ContractError
 from gapcam_export.precision.lower import lower
 from gapcam_export.precision.options import PrecisionOptions
 from gapcam_export.progress import Progress, silent
 from gapcam_export.report import Report
 from gapcam_export.sources import read_onnx
-from gapcam_export.written import write_model
+from gapcam_export.written import check_page, write_model
 
 
 def quantize(
@@ -28,7 +28,7 @@ def quantize(
 
     Args:
         model: a file that `gapcam export` wrote.
-        output: the file to write. It appears when all has been verified, whole, or not at all.
+        output: the file to write. It appears last, when all has been verified, whole, or not at all.
         options: which precision, and how.
         html: file for the fidelity report as a page; None for none.
         progress: is called with what is being done, and with how much of it is done where that is counted.
@@ -52,10 +52,10 @@ def quantize(
     model, output = Path(model), Path(output)
     page = None if html is None else Path(html)
     check_writable(output)
+    check_spares(output, [model])
     if page is not None:
-        check_writable(page)
-    if output.exists() and output.resolve() == model.resolve():
-        raise DataError(f"{output} is the model itself, and would be lost; name another file with -o.")
+        check_page(page, [model, output])
+    options.check_folders()
     progress(f"reading {model}")
     source = read_onnx(model)
     if source.contract is None:
@@ -67,8 +67,9 @@ def quantize(
     lowered = lower(
         source.model, source.contract, options, (model.name, output.name), notes, progress, html=page is not None
     )
+    if page is not None:
+        progress(f"writing {page}")
+        write_atomically(page, lowered.html.encode())
     progress(f"writing {output}")
     report = write_model(lowered.model, lowered.contract, output, notes=notes, begin=begin)
-    if page is not None:
-        write_atomically(page, lowered.html.encode())
     return replace(report, fidelity=lowered.fidelity, search=lowered.search)

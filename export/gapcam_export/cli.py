@@ -134,13 +134,13 @@ def print_report(made: Report) -> None:
     stdout.print(table)
 
     lowered = contract.precision != "fp32"
-    where = f", before it was lowered to {contract.precision}" if lowered else ""
+    where = ", in float32" if lowered else ""
     proof = Table(title=f"Verified on {measured.images} images{where}", title_justify="left")
     for heading in ("check", "measured", "at most"):
         proof.add_column(heading, justify="left" if heading == "check" else "right")
     against = f"outputs against {measured.reference}"
     which = "all classes" if contract.head.exact else "the best classes"
-    now = f", in {contract.precision}" if lowered else ""
+    now = f", in {contract.precision} on {measured.identity_images} images" if lowered else ""
     checks: list[tuple[str, float, float | None]] = [
         (f"logit = mean(map) + bias, {which} (relative){now}", measured.identity_error, measured.identity_tolerance)
     ]
@@ -162,12 +162,15 @@ def print_report(made: Report) -> None:
 
         print_search(made.search)
     if made.fidelity is not None:
-        from gapcam_export.comparison.tables import print_fidelity
+        from gapcam_export.comparison.tables import print_fidelity, say_about
 
         print_fidelity(made.fidelity)
+        say_about(made.fidelity)
     for note in made.notes:
         say(f"note: {note}")
-    say(f"{made.path} was written in {made.seconds:.1f} s. Next: gapcam run {made.path} photo.jpg -o out/")
+    runs_here = contract.precision != "bf16"
+    following = f" Next: gapcam run {made.path} photo.jpg -o out/" if runs_here else ""
+    say(f"{made.path} was written in {made.seconds:.1f} s.{following}")
 
 
 def _head(head: Head) -> str:

@@ -151,6 +151,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             of a logit along a direction of the pooled vector, by central differences, and what its row says, over the
             greatest such change. None for other kinds.
         gradient_tolerance: what that may be at most.
+        identity_images: on how many images the identity was measured, where these are others: a model of lower
+            precision is held to it anew, while the rest is that of the float32 model.
     """
 
     images: int
@@ -164,6 +166,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     gradient_error: float | None = None
     gradient_tolerance: float | None = None
+    identity_images: int | None = None
 
 
 class Quantization(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +208,7 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
         box_iou_min: the least of these over the images.
         peak_shift_px: distance between the two maps' maxima, in pixels of the reference's input.
         threshold: of the boxes.
+        emulated: whether the second model was emulated, in float32 with each tensor rounded as it rounds it.
     """
 
     images: int
@@ -219,6 +223,7 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
     box_iou_min: float
     peak_shift_px: float
     threshold: float
+    emulated: bool = False
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):

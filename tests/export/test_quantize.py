@@ -76,7 +76,7 @@ def test_an_int8_model_says_what_it_is_and_what_it_lost(float32: Path, photos: P
     assert contract.fidelity.images == 16
     assert contract.fidelity.box_iou == report["fidelity"]["fidelity"]["box_iou"]
     assert contract.fidelity.map_pearson > 0.9
-    assert report["contract"]["fidelity"] == report["fidelity"]["fidelity"]
+    assert report["contract"]["fidelity"] == {**report["fidelity"]["fidelity"], "emulated": False}
     assert [row["name"].rpartition("/")[2] for row in report["fidelity"]["rows"]] == sorted(
         path.name for path in photos.iterdir()
     )
@@ -139,7 +139,7 @@ def test_export_lowers_in_the_same_command(photos: Path, tmp_path: Path) -> None
     )
     assert code == ExitCode.DONE, err
     assert "Agreement on 16 images" in out
-    assert "before it was lowered to int8" in out
+    assert "all classes (relative), in int8 on 16 images" in out
     assert "calibrating ..." in err.splitlines()
     assert "<html" in page.read_text()
     with gapcam.load(path) as session:
@@ -252,7 +252,8 @@ def test_layers_can_be_kept_by_name(float32: Path, photos: Path, tmp_path: Path)
     [
         ((), ExitCode.USAGE, "100 or more, with --calibrate DIR"),
         (("--calibrate", "nowhere"), ExitCode.DATA, "no such folder"),
-        (("--precision", "fp16", "--calibrate", "photos"), ExitCode.USAGE, "--calibrate: only for int8"),
+        (("--precision", "bf16", "--calibrate", "photos"), ExitCode.USAGE, "--calibrate: bfloat16 holds all"),
+        (("--calibrate", "three"), ExitCode.DATA, "three holds 3 images to calibrate on; expected at least 16"),
         (("--precision", "fp16", "--target", "tensorrt"), ExitCode.USAGE, "--target: only for int8"),
         (("--calibrate", "photos", "--min-map-iou", "1.5"), ExitCode.USAGE, "above 0 and at most 1"),
         (("--calibrate", "photos", "--keep", "nobody"), ExitCode.USAGE, "no layer 'nobody'"),
@@ -272,6 +273,7 @@ def test_wrong_options_end_with_a_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").symlink_to(photos)
+    write_photographs(tmp_path / "three", 3)
     ended, _, err = quantize(float32, Path("m.onnx"), *arguments)
     assert (ended, [line for line in err.splitlines() if said in line] != []) == (code, True), err
     assert not Path("m.onnx").exists()
@@ -308,12 +310,61 @@ def test_a_model_without_the_contract_is_refused_with_the_way_to_get_one(
     assert f"gapcam export {tmp_path / 'plain.onnx'}" in err
 
 
-def test_the_model_itself_is_not_overwritten(float32: Path, photos: Path) -> None:
-    before = float32.read_bytes()
-    code, _, err = quantize(float32, float32, "--calibrate", photos)
-    assert code == ExitCode.DATA
-    assert "would be lost" in err
-    assert float32.read_bytes() == before
+def test_no_output_is_written_over_the_model_or_another_output(float32: Path, photos: Path, tmp_path: Path) -> None:
+    before, path, link = float32.read_bytes(), tmp_path / "m.onnx", tmp_path / "link.html"
+    link.symlink_to(float32)
+    for output, page in ((float32, tmp_path / "p.html"), (path, float32), (path, link), (path, path)):
+        code, _, err = quantize(float32, output, "--calibrate", photos, "--html", page)
+        assert code == ExitCode.DATA
+        assert "would be lost" in err
+        assert float32.read_bytes() == before
+        assert not path.exists()
+
+
+def test_an_export_spares_its_source_where_it_would_lose_float32(float32: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(before := float32.read_bytes())
+    for output, page in ((path, tmp_path / "p.html"), (tmp_path / "o.onnx", path)):
+        code, _, err = command("export", path, "--precision", "fp16", "--html", page, "-o", output)
+        assert code == ExitCode.DATA
+        assert "would be lost" in err
+        assert path.read_bytes() == before
+        assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_images_to_compare_on_that_cannot_be_read_are_named(float32: Path, tmp_path: Path) -> None:
+    others = write_photographs(tmp_path / "others", count=3)
+    (others / "broken.png").write_bytes(b"no image")
+    code, out, err = quantize(float32, tmp_path / "m.onnx", "--precision", "fp16", "--check", others)
+    assert code == ExitCode.DONE
+    assert "Agreement on 3 images" in out
+    assert "broken.png" in err
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_what_was_emulated_is_said_to_be_where_it_is_shown(float32: Path, tmp_path: Path, precision: str) -> None:
+    path, page = tmp_path / "m.onnx", tmp_path / "page.html"
+    code, out, err = quantize(float32, path, "--precision", precision, "--html", page, "--json")
+    assert code == ExitCode.DONE, err
+    report = json.loads(out)
+    assert report["contract"]["fidelity"]["emulated"]
+    assert "emulated in float32" in report["fidelity"]["other"]["engine"]
+    assert "emulated in float32" in page.read_text()
+    assert any("are rounded to" in note for note in report["fidelity"]["notes"])
+    assert "are rounded to" in page.read_text()
+    assert report["fidelity"]["other"]["size_bytes"] == path.stat().st_size  # not the emulation's
+    assert (report["fidelity"]["latency"] is None) == (precision == "bf16")
+
+
+def test_the_identity_of_a_lowered_head_is_that_of_rounded_numbers(float32: Path, tmp_path: Path) -> None:
+    # ONNX Runtime computes float16 in float32 on a CPU, where it would hold to 1e-7.
+    for precision, least in (("fp16", 1e-5), ("bf16", 1e-4)):
+        path = tmp_path / f"{precision}.onnx"
+        code, out, err = quantize(float32, path, "--precision", precision, "--lower-head", "--json")
+        assert code == ExitCode.DONE, err
+        verification = json.loads(out)["contract"]["verification"]
+        assert least < verification["identity_error"] <= verification["identity_tolerance"]
+        assert verification["identity_images"] == 4
 
 
 def test_inspect_shows_the_precision_and_what_it_cost(float32: Path, photos: Path, tmp_path: Path) -> None:

@@ -75,12 +75,7 @@ def calibration_images(
             f"{len(thumbnails)} of {len(paths)} images in {folder} are thumbnails, less than half of the network's "
             f"{width} x {height}: {_some(thumbnails)}. Calibrate on images of the size that the network will see."
         )
-    if len(readable) < LEAST_IMAGES:
-        unread = f", beside {len(damaged)} that cannot be read ({_some(damaged)})" if damaged else ""
-        raise DataError(
-            f"{folder} holds {len(readable)} images to calibrate on{unread}; expected at least {LEAST_IMAGES}, better "
-            f"{ADVISED_IMAGES} or more, like those that the network will see."
-        )
+    check_count(folder, len(readable), damaged)
     if damaged:
         notes.append(f"{len(damaged)} files in {folder} cannot be read and were skipped: {_some(damaged)}")
     if len(readable) < ADVISED_IMAGES:
@@ -91,6 +86,25 @@ def calibration_images(
             "were enlarged"
         )
     return readable
+
+
+def check_count(folder: Path, count: int, damaged: Sequence[str] = ()) -> None:
+    """Refuse too few images to calibrate on.
+
+    Args:
+        folder: where they are.
+        count: how many there are.
+        damaged: names of files that cannot be read, beside those.
+
+    Raises:
+        DataError: there are less than `LEAST_IMAGES`.
+    """
+    if count < LEAST_IMAGES:
+        unread = f", beside {len(damaged)} that cannot be read ({_some(damaged)})" if damaged else ""
+        raise DataError(
+            f"{folder} holds {count} images to calibrate on{unread}; expected at least {LEAST_IMAGES}, better "
+            f"{ADVISED_IMAGES} or more, like those that the network will see."
+        )
 
 
 def network_inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[dict[str, Array]]:

@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _FOLDER = click.Path(path_type=Path)
 _NAMES = tuple(name for name in PrecisionOptions.__dataclass_fields__ if name != "precision")
 _OPTIONS = (
-    click.option("--calibrate", type=_FOLDER, metavar="DIR", help="int8: images like those that the camera will see."),
+    click.option("--calibrate", type=_FOLDER, metavar="DIR", help="int8, fp16: images like the camera's."),
     click.option(
         "--method",
         type=click.Choice(get_args(CalibrationMethod)),

@@ -23,7 +23,7 @@ from gapcam_export.comparison.answers import answers
 from gapcam_export.comparison.comparison import compare
 from gapcam_export.comparison.latency import compare_latency
 from gapcam_export.comparison.report import FidelityReport, report_fidelity
-from gapcam_export.photographs import PHOTOGRAPHS, photograph, photograph_paths
+from gapcam_export.photographs import PHOTOGRAPHS, default_photographs, photograph, photograph_paths
 from gapcam_export.precision.bfloat16 import to_bfloat16
 from gapcam_export.precision.calibration import calibration_images
 from gapcam_export.precision.float16 import to_float16
@@ -39,6 +39,12 @@ from gapcam_export.verify import check_batch, measure_identity
 
 _LOOKED_AT = 16
 """Images on which the identity is measured and half precision's ranges are looked at; the fidelity has them all."""
+_EMULATED = {
+    "fp16": "ONNX Runtime computes float16 in float32 on most CPUs: what was compared is a float32 model whose tensors "
+    "are rounded to float16 where B has them, as on a GPU; the latency is B's own",
+    "bf16": "ONNX Runtime computes no bfloat16 on a CPU: what was compared is a float32 model whose tensors are "
+    "rounded to bfloat16 where B has them; there is no latency",
+}
 _ROUNDS, _SECONDS = 25, 20.0
 """Of the latency of what a search tried, at most."""
 
@@ -90,7 +96,7 @@ def lower(
         VerificationError: the identity does not hold within this precision's tolerance, or `options.min_map_iou` cannot
             be met.
     """
-    check_float32(model, contract, names[0])
+    check_float32(model, contract)
     if model.functions:
         model.CopyFrom(onnx.inliner.inline_local_functions(model))
     name_nodes(model)
@@ -104,11 +110,10 @@ def lower(
         if options.precision == "int8":
             made, contract, search = _int8(model, contract, options, float32, calibration, folder, notes, step)
         else:
-            made, contract = _half(model, contract, options, frames, notes, step)
+            looked_at = _frames(calibration) if calibration else default_photographs()
+            made, contract = _half(model, contract, options, looked_at, notes, step)
         step("verifying the identity")
-        contract = _verified(made.answering, contract, frames)
-        if made.runs_here and made.model is not made.answering:
-            contract = _verified(made.model, contract, frames)
+        contract = _verified(made, contract, frames)
         answering = stack.enter_context(_session(made.answering, contract, folder / "lowered.onnx", options.threads))
         report = report_fidelity(
             float32,
@@ -118,14 +123,21 @@ def lower(
             latency=False,
             on_image=counted(step, "comparing with the float32 model", len(checked)),
         )
-        contract = msgspec.structs.replace(contract, fidelity=report.comparison.summary())
-        report = replace(report, other=replace(report.other, size_bytes=made.model.ByteSize()))
+        summary = msgspec.structs.replace(report.comparison.summary(), emulated=made.is_emulated)
+        contract = msgspec.structs.replace(contract, fidelity=summary)
+        write_contract(made.model, contract)
+        other = replace(report.other, size_bytes=made.model.ByteSize())
+        if made.is_emulated:
+            other = replace(other, engine=f"emulated in float32 by {other.engine}")
+            report = replace(report, notes=(*report.notes, _EMULATED[options.precision]))
+        report = replace(report, other=other)
         if made.runs_here:
             timed = stack.enter_context(_session(made.model, contract, folder / "timed.onnx", options.threads))
             step("measuring the latency of both")
             report = replace(report, latency=compare_latency(float32, timed, frames[0], threads=options.threads))
+            if report.latency is not None and report.latency.speedup < 1:
+                notes.append(f"on this machine it is slower than the float32 model: {report.latency.speedup:.2f} times")
         page = report.to_html() if html else ""
-    write_contract(made.model, contract)
     return Lowered(made.model, contract, report, search, page)
 
 
@@ -142,6 +154,11 @@ class _Made:
     model: onnx.ModelProto
     answering: onnx.ModelProto
     runs_here: bool = True
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether something else answers for it."""
+        return self.answering is not self.model
 
 
 def _int8(
@@ -258,16 +275,8 @@ def _half(
     )
     if options.precision == "fp16":
         half, emulation = to_float16(model, head=head, images=images, notes=notes)
-        notes.append(
-            "ONNX Runtime computes float16 in float32 on most CPUs: the fidelity is that of a float32 model whose "
-            "tensors are rounded to float16 where this one has them, as on a GPU; the latency is the file's own"
-        )
         return _Made(half, emulation), contract
     half, emulation = to_bfloat16(model, head=head, notes=notes)
-    notes.append(
-        "ONNX Runtime computes no bfloat16 on a CPU: what was measured is a float32 model whose tensors are rounded to "
-        "bfloat16 where this one has them, and no latency"
-    )
     return _Made(half, emulation, runs_here=False), contract
 
 
@@ -300,7 +309,7 @@ def _images_to_check(
 
 
 def _frames(paths: Sequence[Path]) -> list[Frame]:
-    """The first images that can be read; the report names those that cannot.
+    """The first images that can be read; the report of the comparison names those that cannot.
 
     Raises:
         DataError: none can.
@@ -318,23 +327,28 @@ def _frames(paths: Sequence[Path]) -> list[Frame]:
     return frames
 
 
-def _verified(model: onnx.ModelProto, contract: Contract, frames: Sequence[Frame]) -> Contract:
-    """The contract with the error of the identity as this model has it.
+def _verified(made: _Made, contract: Contract, frames: Sequence[Frame]) -> Contract:
+    """The contract with the error of the identity: the worse one, of the model and of what answers for it.
 
     Raises:
         VerificationError: it is beyond this precision's tolerance.
     """
-    session = onnx_session(model)
     tolerance = identity_tolerance(contract.precision, contract.head_precision)
-    error = measure_identity(session, contract.preprocessing, frames, tolerance)
-    if not error <= tolerance:
-        raise VerificationError(
-            f"in {contract.precision} the maps do not explain the logits: |logit - mean(map) - bias| is {error:.1e} of "
-            f"the greatest of them; at most {tolerance:.0e} was expected. Nothing was written. Leave the head in "
-            "float32, or take a higher precision."
-        )
-    check_batch(session, contract.preprocessing, frames)
-    verification = msgspec.structs.replace(contract.verification, identity_error=error, identity_tolerance=tolerance)
+    worst = 0.0
+    for model in (made.answering, made.model) if made.is_emulated and made.runs_here else (made.answering,):
+        session = onnx_session(model)
+        error = measure_identity(session, contract.preprocessing, frames, tolerance)
+        if not error <= tolerance:
+            raise VerificationError(
+                f"in {contract.precision} the maps do not explain the logits: |logit - mean(map) - bias| is "
+                f"{error:.1e} of the greatest of them; at most {tolerance:.0e} was expected. Nothing was written. "
+                "Leave the head in float32, or take a higher precision."
+            )
+        check_batch(session, contract.preprocessing, frames)
+        worst = max(worst, error)
+    verification = msgspec.structs.replace(
+        contract.verification, identity_error=worst, identity_tolerance=tolerance, identity_images=len(frames)
+    )
     return msgspec.structs.replace(contract, verification=verification)
 
 
@@ -343,5 +357,11 @@ def _session(model: onnx.ModelProto, contract: Contract, path: Path, threads: in
     complete = onnx.ModelProto()
     complete.CopyFrom(model)
     write_contract(complete, contract)
-    path.write_bytes(complete.SerializeToString())
+    try:
+        path.write_bytes(complete.SerializeToString())
+    except OSError as error:
+        raise DataError(
+            f"cannot write to the temporary folder {path.parent.parent}: {error.strerror}; make room there, or name "
+            "another with the environment variable TMPDIR."
+        ) from error
     return gapcam.load(path, threads=threads)

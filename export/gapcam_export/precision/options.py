@@ -19,7 +19,8 @@ class PrecisionOptions:
 
     Attributes:
         precision: "fp16", "bf16" or "int8".
-        calibrate: folder of images like those that the camera will see; "int8" needs it. 16 are wanted, 100 or more are
+        calibrate: folder of images like those that the camera will see; "int8" needs it, and "fp16" looks there for
+            values that it cannot hold, else at four photographs of scikit-image's. 16 are wanted, 100 or more are
             better.
         method: how the range of each activation is chosen from what it is on those images: "minmax", "entropy" or
             "percentile".
@@ -67,11 +68,13 @@ class PrecisionOptions:
                 raise UsageError(f"--reduce-range is for x86 CPUs without VNNI; the target is {self.int8_target}.")
             return
         defaults = PrecisionOptions.__dataclass_fields__
-        only_int8 = ("calibrate", "method", "target", "reduce_range", "keep", "min_map_iou")
+        only_int8 = ("method", "target", "reduce_range", "keep", "min_map_iou")
         given = [name for name in only_int8 if getattr(self, name) != defaults[name].default]
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(f"{options}: only for int8, and the precision is {self.precision}. Leave it out.")
+        if self.precision == "bf16" and self.calibrate is not None:
+            raise UsageError("--calibrate: bfloat16 holds all that float32 does, and needs no images. Leave it out.")
 
     @property
     def int8_target(self) -> Target:
@@ -79,3 +82,18 @@ class PrecisionOptions:
         if self.target is not None:
             return self.target
         return "cpu-arm" if platform.machine().lower() in ("aarch64", "arm64") else "cpu-x86"
+
+    def check_folders(self) -> None:
+        """Notice before long work that there are no images, or too few.
+
+        Raises:
+            DataError: it is so.
+        """
+        # Here and not above, so that a command's --help answers at once.
+        from gapcam_export.photographs import photograph_paths
+        from gapcam_export.precision.calibration import check_count
+
+        if self.calibrate is not None:
+            check_count(self.calibrate, len(photograph_paths(self.calibrate, "--calibrate")))
+        if self.check is not None:
+            photograph_paths(self.check, "--check")
