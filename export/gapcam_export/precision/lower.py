@@ -100,6 +100,7 @@ def lower(
     if model.functions:
         model.CopyFrom(onnx.inliner.inline_local_functions(model))
     name_nodes(model)
+    _note_large_head(model, contract, options, notes)
     with TemporaryDirectory(prefix="gapcam-") as scratch, ExitStack() as stack:
         folder = Path(scratch)
         float32 = stack.enter_context(_session(model, contract, folder / "float32.onnx", options.threads))
@@ -198,6 +199,23 @@ def _int8(
         quantization=quantizer.quantization(quantized, kept),
     )
     return _Made(quantized, quantized), contract, search
+
+
+def _note_large_head(model: onnx.ModelProto, contract: Contract, options: PrecisionOptions, notes: list[str]) -> None:
+    """Say where convolutions over space follow the features, and stay as they are with the head."""
+    head = set(head_nodes(model, contract))
+    after = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and node.name in head
+        and any(attribute.name == "kernel_shape" and max(attribute.ints) > 1 for attribute in node.attribute)
+    ]
+    if after and not options.lower_head:
+        notes.append(
+            f"convolutions that follow the features belong to the head and stay in float32: {len(after)}, such as "
+            f"{after[0]}; --lower-head lowers them, too"
+        )
 
 
 def _check_kept(keep: Collection[str], layers: Collection[str]) -> None:
