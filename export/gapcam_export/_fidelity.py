@@ -13,12 +13,12 @@ from gapcam.boxes import THRESHOLD, check_threshold
 from gapcam.cli.inputs import find_images
 from gapcam.cli.output import display_name, encodable
 from gapcam.contract import Contract
-from gapcam.errors import DataError, UsageError
+from gapcam.errors import DataError, ModelError, UsageError
 from gapcam_export.comparison.latency import ROUNDS
 from gapcam_export.comparison.report import WORST, FidelityReport, SkippedImage, report_fidelity
 
-_FILES = (".onnx", ".engine", ".plan")
-"""What `gapcam.load` is asked for, also where there is no such file: it says so best."""
+_ENGINES = (".engine", ".plan")
+"""TensorRT's, which this version refuses."""
 
 
 def fidelity(
@@ -37,7 +37,7 @@ def fidelity(
     """Compare two models on the same images: classes, logits, maps, boxes, sizes and speed.
 
     Args:
-        a: the reference: a file that `gapcam.load` takes, or a network in PyTorch as `export` takes it
+        a: the reference: an ONNX file that `gapcam.load` takes, or a network in PyTorch as `export` takes it
             (torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory, network.pt2).
         b: the model that is compared with it, likewise.
         images: a folder (with its subfolders), a file or a pattern, or several of them.
@@ -63,6 +63,12 @@ def fidelity(
     if worst < 0:
         raise UsageError(f"worst is {worst}; give the number of images to keep, from 0")
     specs = (os.fspath(a), os.fspath(b))
+    for spec in specs:
+        if spec.lower().endswith(_ENGINES):
+            raise ModelError(
+                f"{spec} is an engine by its name, and this version loads ONNX files; engines come with TensorRT. Give "
+                "the ONNX file that it was built from"
+            )
     networks = [spec for spec in specs if _is_network(spec)]
     if (checkpoint is not None or pretrained) and len(networks) != 1:
         counted = "both models are networks in PyTorch" if networks else "neither model is a network in PyTorch"
@@ -111,7 +117,7 @@ def _load(
     progress: Callable[[str, int, int], None],
 ) -> gapcam.Session:
     if _is_network(spec):
-        # Here, because a device that compares an ONNX file with an engine has no torch.
+        # Here, because a device that compares two files has no torch.
         from gapcam_export.comparison.torch_backend import torch_session
 
         return torch_session(
@@ -130,7 +136,8 @@ def _is_network(spec: str) -> bool:
     """Whether a SOURCE is a network in PyTorch, and not a file that `gapcam.load` takes."""
     if spec.lower().endswith(".pt2"):
         return True
-    if spec.lower().endswith(_FILES) or Path(spec).is_file():
+    # A name that ends so is a file's, also where there is none: `gapcam.load` says that best.
+    if spec.lower().endswith(".onnx") or Path(spec).is_file():
         return False
     origin, _, name = spec.rpartition(":")
     return bool(origin and name)

@@ -17,13 +17,13 @@ def check_writable(path: Path) -> None:
         DataError: `path` is a folder, or its folder cannot be made or written to.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder; expected the name of a file to write, such as {path / 'model.onnx'}.")
+        raise DataError(f"{path} is a folder; expected the name of a file to write, which may be in it.")
     if path.exists() and not path.is_file():
-        raise DataError(f"{path} is no regular file, and would be replaced by one. Give another place with -o.")
+        raise DataError(f"{path} is no regular file, and would be replaced by one; choose another place.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         what = "may not be written to" if folder.is_dir() else "is a file, not a folder"
-        raise DataError(f"{path} cannot be written: {folder} {what}. Give another place with -o.")
+        raise DataError(f"{path} cannot be written: {folder} {what}; choose another place.")
 
 
 def check_spares(path: Path, others: Iterable[Path | None]) -> None:
@@ -32,8 +32,9 @@ def check_spares(path: Path, others: Iterable[Path | None]) -> None:
     Raises:
         DataError: `path` is one of `others`, perhaps by another name.
     """
+    written = path.resolve()
     for other in others:
-        if other is not None and path.resolve() == other.resolve():
+        if other is not None and other.resolve() == written:
             raise DataError(f"{path} would be written over {other}, which would be lost; name another file.")
 
 
@@ -59,4 +60,4 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; choose another place with -o") from error
+        raise DataError(f"cannot write {path}: {error.strerror or error}; choose another place") from error

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
+import resource
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from gapcam.errors import ExitCode
 from gapcam_export.comparison.answers import answer
 from gapcam_export.comparison.page import COLORMAP
 from gapcam_export.comparison.pictures import shrunk, with_map
+from gapcam_export.comparison.tables import print_fidelity, say_about
 
 OTHER_WEIGHTS = WEIGHTS + np.random.default_rng(2).normal(size=WEIGHTS.shape).astype(np.float32) * 4
 EVIL = """<script>alert("1")</script> & 'co'"""
@@ -136,7 +140,10 @@ def test_images_that_cannot_be_read_are_named_and_give_exit_code_1(a: Path, imag
         (("--threads", 5000), ExitCode.USAGE, "threads is 5000"),
         (("--worst", -1), ExitCode.USAGE, "'--worst'"),
         (("--pretrained",), ExitCode.USAGE, "neither model is a network in PyTorch"),
-        (("--html", "."), ExitCode.DATA, "is a folder"),
+        (("--html", "."), ExitCode.DATA, ". is a folder; expected the name of a file to write, which may be in it"),
+        (("--html", ""), ExitCode.USAGE, "'--html': '' names no file; give one, such as report.html"),
+        (("--html", "-"), ExitCode.USAGE, "'--html': '-' names no file"),
+        (("--html", os.devnull), ExitCode.DATA, "is no regular file, and would be replaced by one; choose another"),
     ],
 )
 def test_bad_options_end_with_a_line(
@@ -157,6 +164,86 @@ def test_models_that_cannot_be_compared_end_with_a_line(a: Path, tmp_path: Path,
         assert said in err
         assert len(err.splitlines()) == 1
     assert fidelity(a, a)[0] == ExitCode.USAGE
+
+
+def test_the_page_is_not_written_over_what_is_compared(
+    a: Path, b: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network, weights = tmp_path / "network.py", tmp_path / "weights.pt"
+    for path in (network, weights):
+        path.write_text("raise SystemExit('was loaded')")
+    (tmp_path / "link.html").symlink_to(a)
+    image = images / "deeper" / "002.png"
+    given = (f"{network}:build", b, "--checkpoint", weights, "--images", images, "--no-latency")
+    for arguments, page in (
+        ((a, b, "--images", images), a),
+        ((a, b, "--images", images), "b.onnx"),
+        ((a, b, "--images", images), "link.html"),
+        ((a, b, "--images", images), image),
+        ((a, b, "--images", images / "*" / "*.png"), "images/../images/deeper/002.png"),
+        (given, network),
+        (given, weights),
+    ):
+        before = Path(page).read_bytes()
+        code, out, err = fidelity(*arguments, "--html", page)
+        assert (code, out) == (ExitCode.DATA, "")
+        assert err.startswith(f"error: {page} would be written over ")
+        assert len(err.splitlines()) == 1
+        assert Path(page).read_bytes() == before
+    Path("page.html").write_text("an older page")
+    assert fidelity(a, b, "--images", images, "--no-latency", "--html", "page.html")[0] == ExitCode.DONE
+    assert Path("page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_figures_are_printed_where_the_page_cannot_be_written(
+    a: Path, b: Path, images: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for a disk that fills up."""
+    page, before = tmp_path / "page.html", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        code, out, err = fidelity(a, b, "--images", images, "--no-latency", "--json", "--html", page)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == ExitCode.DATA
+    assert json.loads(out)["fidelity"]["images"] == 6
+    assert err == f"error: cannot write {page}: File too large; choose another place\n"
+    assert not page.exists()
+
+
+def test_the_page_is_written_where_nobody_reads_the_figures(a: Path, b: Path, images: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    command = [sys.executable, "-m", "gapcam.cli.main", "fidelity", a, b, "--images", images, "--no-latency"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ran = subprocess.run([*command, "--html", page], check=False, stdout=writer, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writer)
+    assert ran.returncode == ExitCode.PARTIAL
+    assert ran.stderr == f"{page} was written\n"
+    Page(page.read_text(encoding="utf-8"))
+
+
+def test_what_ran_a_model_and_what_to_know_of_it_are_on_the_terminal_and_on_the_page(
+    a: Path, b: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that measured a stand-in says so in the report."""
+    (images / "bad.png").write_bytes(b"no image")
+    made = gapcam_export.fidelity(a, b, images=images, latency=False)
+    made = replace(made, other=replace(made.other, engine="a <stand-in>"), notes=("a & b [bold]",))
+    print_fidelity(made)
+    say_about(made)
+    out, err = capsys.readouterr()
+    assert ["engine", made.reference.engine, "a <stand-in>"] in cells(out)
+    skipped, note = err.splitlines()
+    assert skipped == f"skipped {images / 'bad.png'}: {made.skipped[0].error}"
+    assert note == "note: a & b [bold]"
+    text = Page(made.to_html()).text
+    assert "a <stand-in>" in text
+    assert "a & b [bold]" in text
+    assert f"left out: {made.skipped[0].error}" in text
 
 
 class Page(HTMLParser):

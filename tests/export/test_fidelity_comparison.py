@@ -27,6 +27,7 @@ from gapcam_export.comparison.answers import Answer, answer, answers
 from gapcam_export.comparison.comparison import Comparison, ImageFidelity, compare
 from gapcam_export.comparison.grids import on_one_grid
 from gapcam_export.comparison.latency import compare_latency
+from gapcam_export.comparison.report import report_fidelity
 
 SWAPPED = [0, 1, 3, 2, *range(4, CLASSES)]
 
@@ -118,6 +119,32 @@ def test_features_that_moved_by_a_cell_move_the_peak_by_a_cells_pixels(tmp_path:
     assert found.summary().top1_agreement == 1
     assert found.summary().logit_error == pytest.approx(0, abs=1e-6)
     assert found.summary().map_pearson < 0.1
+
+
+def test_a_peaks_shift_is_in_the_references_pixels_where_the_models_see_a_frame_differently(tmp_path: Path) -> None:
+    """A squashes the frame, cells of 8 x 16 pixels of it; B crops it at (40, 8), cells of 16 x 16."""
+    frame = np.zeros((64, 128, 3), np.uint8)
+    frame[24:32, 80:88] = 255
+    cv2.imwrite(str(tmp_path / "image.png"), frame)
+    weights = np.ones((CLASSES, 3), np.float32) * np.arange(1, CLASSES + 1, dtype=np.float32)[:, None]
+    a = blocks(tmp_path / "a.onnx", size=(32, 32), weights=weights)
+    b = blocks(tmp_path / "b.onnx", size=(24, 24), block=8, weights=weights, resize="crop", crop_pct=0.75)
+    flat = blocks(tmp_path / "flat.onnx", size=(24, 24), block=8, weights=weights * 0)
+    with gapcam.load(a, threads=1) as one, gapcam.load(b, threads=1) as other:
+        assert answer(one, frame, "").peak == pytest.approx((80 + 16 / 2, 24 + 8 / 2))
+        assert answer(other, frame, "").peak == pytest.approx((40 + 2 * 16 + 16 / 2, 8 + 16 + 16 / 2))
+    shifts = {}
+    for first, second in ((a, b), (b, a), (a, flat), (flat, a)):
+        (row,) = compared(first, second, [tmp_path / "image.png"]).rows
+        assert row.maps is not None
+        shifts[first.stem, second.stem] = row.maps.peak_shift_px
+    # On the frame it is (88, 28) to (80, 32). A's input has 1/4 and 1/2 of the frame's pixels, B's has 1/2 of both.
+    assert shifts == {
+        ("a", "b"): pytest.approx(np.hypot(8 / 4, 4 / 2)),
+        ("b", "a"): pytest.approx(np.hypot(8 / 2, 4 / 2)),
+        ("a", "flat"): pytest.approx(np.hypot(32, 32)),
+        ("flat", "a"): pytest.approx(np.hypot(24, 24)),
+    }
 
 
 def test_two_swapped_classes_disagree_on_just_the_images_of_these(tmp_path: Path, images: list[Path]) -> None:
@@ -321,6 +348,23 @@ def test_a_model_that_breaks_the_identity_is_compared_and_said_to_be_wrong(tmp_p
     assert report.comparison.summary().logit_error == 0
 
 
+def test_an_identity_whose_error_is_no_number_is_noted(images: list[Path]) -> None:
+    def broken_on_noise(image: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = fake.compute(image)
+        return {**outputs, "logits": outputs["logits"] * (np.nan if image.std() > 0.28 else 1)}
+
+    fake = fake_red_and_blue()
+    assert all(cv2.imread(str(image)).std() / 255 < 0.28 for image in images)
+    backend = FakeBackend(broken_on_noise, fake.inputs["image"], fake.metadata)
+    with gapcam.Session(fake) as right, gapcam.Session(backend, verify=False) as wrong:
+        assert np.isnan(wrong.identity_error)
+        report = report_fidelity(right, wrong, images, names=("right", "wrong"), latency=False)
+        assert report_fidelity(right, right, images, latency=False).notes == ()
+    (note,) = report.notes
+    assert note.startswith("wrong is not right on fake: ")
+    assert report.comparison.summary().logit_error == 0
+
+
 def test_logits_that_are_no_numbers_end_the_comparison_with_the_images_name(images: list[Path]) -> None:
     def broken(image: np.ndarray) -> dict[str, np.ndarray]:
         outputs = fake.compute(image)
@@ -352,9 +396,16 @@ def test_an_argument_out_of_its_range_is_refused_first(options: dict[str, object
 
 def test_a_file_that_is_not_there_is_said_to_be_missing_whatever_its_suffix(tmp_path: Path, images: list[Path]) -> None:
     model = blocks(tmp_path / "a.onnx")
-    for name in ("b.onnx", "b.engine", "b"):
-        with pytest.raises(gapcam.ModelError, match=name):
+    for name in ("b.onnx", "b"):
+        with pytest.raises(gapcam.ModelError, match=f"there is no file .*{name};"):
             gapcam_export.fidelity(model, tmp_path / name, images=images)
+
+
+@pytest.mark.parametrize("name", ["b.engine", "b.PLAN"])
+def test_an_engine_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"ftrt")
+    with pytest.raises(gapcam.ModelError, match=f"{name} is an engine by its name, and this version loads ONNX files"):
+        gapcam_export.fidelity(tmp_path / "none.onnx", tmp_path / name, images=tmp_path / "none")
 
 
 def test_json_holds_every_figure_and_the_rows_that_they_come_from(tmp_path: Path, images: list[Path]) -> None:

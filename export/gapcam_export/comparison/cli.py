@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,14 @@ from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+def _name_of_page(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """A path, which "" would be, too: the one of the working folder."""
+    del ctx, param
+    if value in ("", "-"):
+        raise click.BadParameter(f"{value!r} names no file; give one, such as report.html")
+    return None if value is None else Path(value)
 
 
 @click.command("fidelity")
@@ -34,7 +43,9 @@ if TYPE_CHECKING:
     help="Boxes: keep map values above this part of the maximum.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one self-contained page, too.")
+@click.option(
+    "--html", type=click.Path(), callback=_name_of_page, metavar="FILE", help="Write one self-contained page, too."
+)
 @click.option(
     "--worst",
     type=click.IntRange(min=0),
@@ -77,7 +88,6 @@ def fidelity_command(
     """  # noqa: D301  # click reads the backspace character
     # Here and not above, so that --help answers at once.
     import gapcam_export
-    from gapcam.atomic_file import check_writable
     from gapcam.cli.console import progress_bar
     from gapcam.cli.console import report as say
     from gapcam.cli.output import json_line
@@ -87,7 +97,7 @@ def fidelity_command(
     at_least = {"top1_agreement": min_top1, "box_iou": min_box_iou, "map_pearson": min_correlation}
     check_limits(at_least)
     if html is not None:
-        check_writable(html)
+        _check_page(html, (a, b), options["checkpoint"], images)
         from gapcam_export.comparison import page  # noqa: F401  # says now, not after the work, that Jinja is not there
     # What a network's factory prints is not the report.
     with termination_as_interrupt(), redirect_stdout(sys.stderr), progress_bar() as bar:
@@ -108,6 +118,22 @@ def fidelity_command(
     if missed:
         raise VerificationError(f"{made.other.name} is not alike enough: {'; '.join(missed)}")
     return ExitCode.PARTIAL if made.skipped else ExitCode.DONE
+
+
+def _check_page(page: Path, models: Sequence[str], checkpoint: Path | None, images: Sequence[str]) -> None:
+    """Notice before all work that the page cannot be written, or would be written over what is compared.
+
+    Raises:
+        DataError: so it is.
+    """
+    from gapcam.atomic_file import check_spares, check_writable
+    from gapcam.cli.inputs import find_images
+
+    check_writable(page)
+    if page.exists():
+        networks = [Path(model.rpartition(":")[0]) for model in models if ":" in model]  # path/to/file.py:factory
+        found = (image.path for image in find_images(images, recursive=True))
+        check_spares(page, (*map(Path, models), *networks, checkpoint, *found))
 
 
 class _Steps:
