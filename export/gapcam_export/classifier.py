@@ -11,7 +11,7 @@ from gapcam.contract import IMAGE, LOGITS, Preprocessing, Source
 from gapcam.errors import UsageError
 from gapcam_export.class_outputs import divided_sigmoids, find_scores, labels_in
 from gapcam_export.errors import SourceError
-from gapcam_export.float32 import half_type, to_float32
+from gapcam_export.float32 import half_type, integer_arithmetic, to_float32
 from gapcam_export.graph import fix_dimension, graph_inputs, necessary_tensors, opset_of, rename_tensor, sort_nodes
 from gapcam_export.head import find_logits, find_score_operator
 from gapcam_export.image_input import ImageInput, find_image_input, scales_pixels, to_contract_layout
@@ -73,7 +73,7 @@ def classifier_from_torch(
         static_batch: fix the batch at 1.
 
     Raises:
-        SourceError: the network does not run, or gives something else than [N,K].
+        SourceError: the network does not run, gives something else than [N,K], or is quantised.
         ExporterError: PyTorch's exporter cannot write it.
     """
     from gapcam_export.onnx_from_torch import onnx_from_torch, sha256_of_weights
@@ -95,6 +95,7 @@ def classifier_from_torch(
     if size is not None:
         preprocessing = msgspec.structs.replace(preprocessing, size=size)
     model = onnx_from_torch(loaded.model, preprocessing.size, opset=opset, static_batch=static_batch)
+    _check_not_quantised(model, loaded.spec)
     free_names(model.graph)
     output = LOGITS
     if find_logits(model.graph, LOGITS) != LOGITS:
@@ -127,7 +128,7 @@ def classifier_from_onnx(
         static_batch: fix the batch at 1.
 
     Raises:
-        SourceError: it is no classifier of one image.
+        SourceError: it is no classifier of one image, is quantised, or was lowered by gapcam itself.
         UsageError: it cannot be had in this size or opset.
     """
     model, contract, name = loaded.model, loaded.contract, loaded.spec
@@ -138,6 +139,9 @@ def classifier_from_onnx(
             f"{name} has opset {opset_of(model)}; expected {_OLDEST_OPSET} or newer. Export it again, or convert it "
             "with onnx.version_converter."
         )
+    if contract is not None and contract.precision != "fp32":
+        raise SourceError(f"{name} is in {contract.precision} already; give the float32 model that it was made from.")
+    _check_not_quantised(model, name)
     strip_exporter_notes(model)
     if contract is not None:
         untap(model)
@@ -184,6 +188,15 @@ def classifier_from_onnx(
         loaded=loaded,
         onnx_reference=reference,
     )
+
+
+def _check_not_quantised(model: onnx.ModelProto, name: str) -> None:
+    integer = integer_arithmetic(model)
+    if integer:
+        raise SourceError(
+            f"{name} is quantised (it has {integer}); export the float32 network: `gapcam quantize` lowers it "
+            "afterwards."
+        )
 
 
 def _fix_batch(model: onnx.ModelProto, fed: onnx.ValueInfoProto, name: str, *, static_batch: bool) -> None:

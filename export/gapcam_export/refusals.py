@@ -31,7 +31,7 @@ _WITH_MAXIMUM: Mapping[str, Callable[..., Array]] = {
 }
 
 
-def not_affine(model: onnx.ModelProto, pooled: str, logits: str) -> ModelError:
+def not_affine(model: onnx.ModelProto, pooled: str, logits: str) -> HeadError:
     """For a tail that follows the pooling and is of no kind that gives maps.
 
     Args:
@@ -41,10 +41,6 @@ def not_affine(model: onnx.ModelProto, pooled: str, logits: str) -> ModelError:
     """
     operators = [node.op_type for node in nodes_between(model.graph, pooled, logits)[0]]
     found = f"between the pooled vector {pooled!r} and the logits {logits!r} stand {', '.join(operators)}"
-    if any("Quantize" in operator or operator.endswith("Integer") for operator in operators):
-        return ModelError(
-            f"the network is quantised: {found}. Export the float32 network: it can be quantised afterwards."
-        )
     return HeadError(
         HeadKind.NONLINEAR,
         f"{found}: neither an affine map, nor one after a layer normalisation, nor several with known elementwise "

@@ -100,6 +100,14 @@ def transposed(writing: Writing, x: str) -> str:
     return writing.node("Relu", writing.node("Conv", x, turned, pads=[1, 1, 1, 1]))
 
 
+def grouped(writing: Writing, x: str) -> str:
+    """A transposed convolution whose weights have fewer scales than its bias has channels."""
+    bias = writing.constant(np.linspace(-1, 1, CHANNELS, dtype=np.float32))
+    weights = writing.weight(CHANNELS, CHANNELS // 2, 2, 2)
+    x = writing.node("ConvTranspose", writing.conv(x), weights, bias, strides=[2, 2], group=2)
+    return writing.node("Relu", writing.conv(writing.node("Relu", x)))
+
+
 def dead(writing: Writing, x: str) -> str:
     """A channel whose weights are all zero, and an activation that is never above zero."""
     values = np.random.default_rng(4).standard_normal((CHANNELS, CHANNELS, 3, 3)).astype(np.float32) / 4
@@ -155,7 +163,20 @@ Block = Callable[[Writing, str], str]
 BLOCKS: Mapping[str, Block] = {
     block.__name__: block
     for block in (
-        *(plain, relu6, residual, silu, hard_swish, concat, batch_norm, transposed, dead, tokens, channels_last),
+        *(
+            plain,
+            relu6,
+            residual,
+            silu,
+            hard_swish,
+            concat,
+            batch_norm,
+            transposed,
+            grouped,
+            dead,
+            tokens,
+            channels_last,
+        ),
     )
 }
 

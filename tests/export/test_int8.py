@@ -15,7 +15,7 @@ import pytest
 from calibration_images import write_photographs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from small_quantizable import BLOCKS, CHANNELS, Writing, exported, plain, relu6, residual
+from small_quantizable import BLOCKS, CHANNELS, CLASSES, Writing, exported, plain, relu6, residual
 
 import gapcam
 from gapcam.contract import Contract, Target
@@ -254,6 +254,9 @@ def test_a_kept_layer_computes_in_float32_and_takes_what_follows_it_along(
         ("hard_swish", "cpu-x86", {"HardSwish": 2}),
         ("hard_swish", "tensorrt", {}),
         ("concat", "cpu-arm", {"BatchNormalization": 1}),
+        ("grouped", "cpu-x86", {"ConvTranspose in groups": 1}),
+        ("grouped", "cpu-arm", {"ConvTranspose in groups": 1}),
+        ("grouped", "tensorrt", {}),
         ("tokens", "cpu-x86", {"Erf": 1, "LayerNormalization": 3, "MatMul": 2, "Softmax": 1}),
     ],
 )
@@ -262,6 +265,21 @@ def test_operators_without_an_int8_form_are_named_and_counted(
 ) -> None:
     model, contract = exported(tmp_path, BLOCKS[name])
     assert quantizer(model, contract, images, target=target).unquantizable == expected
+
+
+def test_a_transposed_convolution_in_groups_is_int8_where_its_bias_is_float32(
+    tmp_path: Path, images: Sequence[Path]
+) -> None:
+    model, contract = exported(tmp_path, BLOCKS["grouped"])
+    for target in TARGETS:
+        int8 = quantizer(model, contract, images, target=target).quantize()
+        (node,) = (node for node in int8.graph.node if node.op_type == "ConvTranspose")
+        values, by_output = constants(int8), makers(int8)
+        if target == "tensorrt":
+            assert values[by_output[node.input[1]].input[0]].dtype == np.int8
+        else:
+            np.testing.assert_array_equal(values[node.input[1]], constants(model)[node.input[1]])
+        assert values[node.input[2]].dtype == np.float32
 
 
 def test_constants_that_are_added_or_multiplied_stay_in_float32(tmp_path: Path, images: Sequence[Path]) -> None:
@@ -379,16 +397,57 @@ def test_a_lowered_head_is_described_by_the_weights_that_it_computes_with(
     assert 1e-5 < worst < 2e-2
 
 
+def test_weights_that_a_head_in_float32_reads_twice_are_in_the_file_once(
+    tmp_path: Path, images: Sequence[Path]
+) -> None:
+    model, contract = exported(tmp_path, plain, head="nonlinear", emit=("features", "topk"), topk=2)
+    int8 = quantizer(model, contract, images).quantize()
+    floats = [value.shape for value in constants(int8).values() if value.dtype == np.float32 and value.ndim == 2]
+    assert sorted(floats) == [(CLASSES, 7), (7, CHANNELS)]
+    assert sum(value.nbytes for value in constants(int8).values()) < sum(
+        value.nbytes for value in constants(model).values()
+    )
+
+
+@pytest.mark.parametrize("target", ["cpu-x86", "tensorrt"])
+def test_rows_of_a_lowered_nonlinear_head_are_its_int8_weights(
+    tmp_path: Path, images: Sequence[Path], target: Target
+) -> None:
+    """The tangent is computed anew here: second weights times the slope of SiLU times the first."""
+    model, contract = exported(tmp_path, plain, head="nonlinear", emit=("features", "topk"), topk=2)
+    int8 = quantizer(model, contract, images, target=target, lower_head=True).quantize()
+    values, by_output = constants(int8), makers(int8)
+    assert not [value for value in values.values() if value.dtype == np.float32 and value.ndim == 2]
+    first, last = (node for node in int8.graph.node if node.op_type == "Gemm")
+    weights = []
+    for node in (first, last):
+        integers, scale, _ = (values[name] for name in by_output[node.input[1]].input)
+        assert integers.dtype == np.int8
+        weights.append(integers * scale[:, None])
+    (feed,) = network_inputs(images[:1], contract.preprocessing)
+    probed = onnx.ModelProto()
+    probed.CopyFrom(int8)
+    probed.graph.output.append(helper.make_tensor_value_info("preactivation", TensorProto.FLOAT, None))
+    got = run(probed, feed)
+    hidden = got["preactivation"][0].astype(np.float64)
+    sigmoid = 1 / (1 + np.exp(-hidden))
+    slopes = sigmoid * (1 + hidden * (1 - sigmoid))
+    rows = (weights[1][got["topk_classes"][0]] * slopes) @ weights[0]
+    np.testing.assert_allclose(got["topk_weights"][0], rows, atol=1e-4 * np.abs(rows).max())
+
+
 def test_what_is_in_lower_precision_already_is_refused(tmp_path: Path, images: Sequence[Path]) -> None:
     model, contract = exported(tmp_path, plain)
     int8 = quantizer(model, contract, images).quantize()
-    with pytest.raises(ModelError, match=r"it\.onnx is quantised already \(it has DequantizeLinear nodes\)"):
+    with pytest.raises(
+        ModelError, match=r"precision of it\.onnx .*it is quantised already \(it has DequantizeLinear nodes\)"
+    ):
         check_float32(int8, contract, "it.onnx")
-    with pytest.raises(ModelError, match="the model is quantised already"):
+    with pytest.raises(ModelError, match=r"the precision of the model cannot be lowered: it is quantised already"):
         quantizer(int8, contract, images)
     with pytest.raises(ModelError, match=r"quantised already \(its contract says int8\)"):
         quantizer(model, msgspec.structs.replace(contract, precision="int8"), images)
-    with pytest.raises(ModelError, match="computes in bf16"):
+    with pytest.raises(ModelError, match="it is in bf16 already"):
         quantizer(model, msgspec.structs.replace(contract, precision="bf16"), images)
     half = onnx.ModelProto()
     half.CopyFrom(model)
@@ -396,7 +455,7 @@ def test_what_is_in_lower_precision_already_is_refused(tmp_path: Path, images: S
         if tensor.name == "c0":
             values = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(values, "c0"))
-    with pytest.raises(ModelError, match="computes in float16; give the float32 model"):
+    with pytest.raises(ModelError, match=r"it is in float16 already\. Give the float32 model"):
         quantizer(half, contract, images)
 
 

@@ -10,14 +10,17 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from calibration_images import write_photographs
 from networks import gap_network, with_softmax
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import quantize_dynamic
 
 import gapcam
 import gapcam_export
-from gapcam.contract import HeadKind
+from gapcam.contract import HeadKind, Precision
 from gapcam.errors import ContractError, ModelError, UsageError
+from gapcam_export import PrecisionOptions
 
 RANDOM = np.random.default_rng(5)
 
@@ -446,20 +449,100 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, name: str) -> Non
         gapcam_export.export(str(path), tmp_path / "b.onnx")
 
 
-def test_a_quantised_model_is_refused_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["head", "body"])
+def test_a_quantised_model_is_refused_as_one(tmp_path: Path, place: str) -> None:
     nodes, constants = gap_and_gemm()
-    nodes[-1:] = [
-        helper.make_node("QuantizeLinear", ["v", "scale", "zero"], ["q"]),
+    before, index, after = ("v", -1, "d") if place == "head" else ("data", 0, "d")
+    nodes[index].input[0] = after
+    pair = [
+        helper.make_node("QuantizeLinear", [before, "scale", "zero"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
-        helper.make_node("Gemm", ["d", "w2", "b2"], ["out"]),
     ]
+    at = len(nodes) + index if index else 0
     constants += [
         numpy_helper.from_array(np.float32(0.01), "scale"),
         numpy_helper.from_array(np.uint8(128), "zero"),
     ]
-    path = write_model(tmp_path / "a.onnx", nodes, constants)
-    with pytest.raises(ModelError, match="the network is quantised"):
+    path = write_model(tmp_path / "a.onnx", [*nodes[:at], *pair, *nodes[at:]], constants)
+    with pytest.raises(
+        gapcam_export.SourceError, match=r"a\.onnx is quantised \(it has DequantizeLinear nodes\); .*gapcam quantize"
+    ):
         gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+@pytest.mark.filterwarnings("ignore")  # of ONNX Runtime's quantiser
+def test_a_model_that_onnx_runtime_quantised_dynamically_is_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "a.onnx", *gap_and_gemm())
+    quantize_dynamic(path, tmp_path / "dynamic.onnx")
+    with pytest.raises(gapcam_export.SourceError, match=r"is quantised \(it has ConvInteger nodes\)"):
+        gapcam_export.export(str(tmp_path / "dynamic.onnx"), tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4])
+@pytest.mark.parametrize("is_constant_node", [False, True])
+def test_weights_that_are_stored_as_integers_and_cast_are_refused(
+    tmp_path: Path, dtype: int, is_constant_node: bool
+) -> None:
+    nodes, constants = gap_and_gemm()
+    values = RANDOM.integers(0, 7, (4, 4, 3, 6))
+    few = helper.make_tensor("few", dtype, values.shape, values.ravel().tolist())
+    nodes[:0] = [
+        helper.make_node("Transpose", ["few"], ["transposed"], perm=[3, 2, 0, 1]),
+        helper.make_node("Cast", ["transposed"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["cast", "step"], ["w"]),
+    ]
+    constants = [each for each in constants if each.name != "w"] + [constant("step", 6, 1, 1, 1)]
+    if is_constant_node:
+        nodes.insert(0, helper.make_node("Constant", [], ["few"], value=few))
+    else:
+        constants.append(few)
+    path = write_model(tmp_path / "a.onnx", nodes, constants, opset=21, ir_version=10)
+    name = TensorProto.DataType.Name(dtype).lower()
+    with pytest.raises(gapcam_export.SourceError, match=rf"is quantised \(it has {name} weights 'few'\)"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("operator", ["MatMulNBits", "DynamicQuantizeMatMul"])
+def test_onnx_runtimes_own_quantised_operators_are_refused(tmp_path: Path, operator: str) -> None:
+    nodes, constants = gap_and_gemm()
+    nodes[-1] = helper.make_node(operator, ["v", "w2"], ["out"], domain="com.microsoft")
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    with pytest.raises(gapcam_export.SourceError, match=f"it has {operator} nodes"):
+        gapcam_export.export(str(path), tmp_path / "b.onnx")
+
+
+def test_integers_that_are_no_weights_are_no_quantisation(tmp_path: Path) -> None:
+    """A mean pixel, an order of channels, and one factor for all weights."""
+    nodes, constants = gap_and_gemm()
+    nodes[0].input[0], nodes[0].input[1] = "channels", "factored"
+    nodes[:0] = [
+        helper.make_node("Cast", ["mean"], ["float_mean"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["data", "float_mean"], ["centred"]),
+        helper.make_node("Cast", ["order"], ["indices"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["centred", "indices"], ["channels"], axis=1),
+        helper.make_node("Gather", ["w", "indices"], ["reordered"], axis=1),
+        helper.make_node("Cast", ["two"], ["factor"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["reordered", "factor"], ["factored"]),
+    ]
+    constants += [
+        numpy_helper.from_array(np.array([124, 116, 104], np.uint8).reshape(1, 3, 1, 1), "mean"),
+        numpy_helper.from_array(np.array([2, 1, 0], np.uint8), "order"),
+        numpy_helper.from_array(np.int8(2), "two"),
+    ]
+    path = write_model(tmp_path / "a.onnx", nodes, constants)
+    report = gapcam_export.export(str(path), tmp_path / "b.onnx")
+    assert report.contract.precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_what_gapcam_lowered_is_refused_with_what_to_give(tmp_path: Path, precision: Precision) -> None:
+    path = write_model(tmp_path / "a.onnx", *gap_and_gemm())
+    photographs = write_photographs(tmp_path / "photographs", 16, 64)
+    options = PrecisionOptions(precision=precision, calibrate=photographs if precision == "int8" else None)
+    gapcam_export.export(str(path), tmp_path / "lowered.onnx", precision=options)
+    expected = rf"lowered\.onnx is in {precision} already; give the float32 model that it was made from"
+    with pytest.raises(gapcam_export.SourceError, match=expected):
+        gapcam_export.export(str(tmp_path / "lowered.onnx"), tmp_path / "b.onnx")
 
 
 def test_topk_in_an_old_opset_is_refused_with_the_opset_it_needs(tmp_path: Path) -> None:

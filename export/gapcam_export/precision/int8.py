@@ -21,8 +21,8 @@ from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shap
 
 from gapcam.contract import CAM_BIAS, CAM_WEIGHTS, LOGITS, CalibrationMethod, Contract, Quantization, Target
 from gapcam.errors import ModelError
-from gapcam_export.float32 import half_type
-from gapcam_export.graph import all_graphs, nodes_between, opset_of, remove_unused, tensors_read, unused_name
+from gapcam_export.float32 import half_type, integer_arithmetic
+from gapcam_export.graph import nodes_between, opset_of, remove_unused, tensors_read, unused_name
 from gapcam_export.precision.float_layers import shield_float_layers
 from gapcam_export.precision.folding import fold_batch_norms, fold_constants
 from gapcam_export.precision.head_nodes import head_nodes, name_nodes, tapped_tensor
@@ -33,9 +33,6 @@ from gapcam_export.precision.targets import FORMS, LAYERS
 _LEAST_OPSET = 13  # DequantizeLinear with one scale a channel
 # What ONNX Runtime's quantiser leaves among the metadata, and calls a constant that it has quantised.
 _INFERRED, _DEQUANTIZED = "onnx.infer", "_DequantizeLinear_Output"
-_INTEGER_OPERATORS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
-)
 # They compute nothing of a pixel's value, or say where others are.
 _NO_ARITHMETIC = frozenset(
     {"Identity", "Dropout", "Cast", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Gather", "GatherND"}
@@ -49,19 +46,24 @@ _RANGE_OF_ZEROS = (np.float32(0), np.float32(1))
 def check_float32(model: onnx.ModelProto, contract: Contract, name: str = "the model") -> None:
     """Refuse what is in lower precision already, by its graph as well as by its contract.
 
+    Args:
+        model: with the contract's outputs.
+        contract: the model's.
+        name: how the message calls it.
+
     Raises:
         ModelError: it is.
     """
-    operators = {node.op_type for graph in all_graphs(model) for node in graph.node}
-    integer = sorted(operator for operator in operators if operator in _INTEGER_OPERATORS or "QLinear" in operator)
-    half = half_type(model)
+    integer, half = integer_arithmetic(model), half_type(model)
     if integer or contract.precision == "int8":
-        why = f"it has {integer[0]} nodes" if integer else "its contract says int8"
-        raise ModelError(f"{name} is quantised already ({why}); give the float32 model that it was made from.")
-    if half or contract.precision != "fp32":
-        raise ModelError(
-            f"{name} computes in {half or contract.precision}; give the float32 model that it was made from."
-        )
+        why = f"quantised already ({f'it has {integer}' if integer else 'its contract says int8'})"
+    elif half or contract.precision != "fp32":
+        why = f"in {half or contract.precision} already"
+    else:
+        return
+    raise ModelError(
+        f"the precision of {name} cannot be lowered: it is {why}. Give the float32 model it was made from."
+    )
 
 
 class Int8Quantizer:
@@ -113,15 +115,18 @@ class Int8Quantizer:
         if lower_head:
             float_nodes -= {node.name for node in nodes_between(graph, self._tapped, LOGITS)[0]}
         constants = {tensor.name for tensor in graph.initializer}
+        of_weights = [node for node in graph.node if node.name not in float_nodes and _is_layer(node, constants)]
+        self._without_form = {
+            node.name for node in of_weights if self._form.quantizes_followers and _needs_float_bias(node)
+        }
         self._makers = {name: node for node in graph.node for name in node.output if name}
-        self.layers = tuple(
-            node.name for node in graph.node if node.name not in float_nodes and _is_layer(node, constants)
-        )
+        self.layers = tuple(node.name for node in of_weights if node.name not in self._without_form)
         if not self.layers:
             raise ModelError(
                 f"the model has no layer with constant weights ({', '.join(sorted(LAYERS))}) before its head, so "
                 "there is nothing to quantise. Use it as it is."
             )
+        _unshare_weights(graph, frozenset(self.layers), float_nodes if lower_head else ())
         self._layer_before = _layers_before(graph, frozenset(self.layers), self._form.followers, float_nodes)
         self.unquantizable = self._stay_in_float32(float_nodes)
         self._ranges = _with_steps(activation_ranges(self._model, images, contract.preprocessing, method, on_image))
@@ -141,7 +146,7 @@ class Int8Quantizer:
         if chosen:
             with quiet():
                 model = self._with_pairs(model, chosen)
-        shield_float_layers(model, {name for name in self.layers if name not in chosen})
+        shield_float_layers(model, {name for name in self.layers if name not in chosen} | self._without_form)
         _tidy(model, self._producer)
         return model
 
@@ -219,12 +224,13 @@ class Int8Quantizer:
             is_float = any(types.get(name) == TensorProto.FLOAT for name in node.output)
             is_lowered = node.name in self.layers or node.op_type in self._form.followers
             if is_float and not is_lowered and node.name not in float_nodes and node.op_type not in _NO_ARITHMETIC:
-                counts[node.op_type] = counts.get(node.op_type, 0) + 1
+                name = "ConvTranspose in groups" if node.name in self._without_form else node.op_type
+                counts[name] = counts.get(name, 0) + 1
         return dict(sorted(counts.items()))
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which all weights are initializers that one node reads, each node has a name, and types are known."""
+    """A copy in which all weights are initializers, each node has a name, and types are known."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     if copied.functions:
@@ -237,29 +243,48 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     name_nodes(copied)
     fold_constants(copied)
     fold_batch_norms(copied)
-    _unshare_weights(copied.graph)
     remove_unused(copied.graph)
     with quiet():
         inferred: onnx.ModelProto = save_and_reload_model_with_shape_infer(copied)
     return inferred
 
 
-def _unshare_weights(graph: onnx.GraphProto) -> None:
-    """Give each layer its own copy of a weight that several read: one may stay in float32, and not the other."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    seen: set[str] = set()
+def _unshare_weights(graph: onnx.GraphProto, layers: Collection[str], followers: Collection[str]) -> None:
+    """Give a layer that may be quantised its own copy of a weight that also others read, which may stay in float32.
+
+    Of several layers the last keeps the weight: it may be the head's, which is an output by its name.
+
+    Args:
+        graph: is changed.
+        layers: names of the nodes that may be quantised.
+        followers: names of nodes that read what the layer computes with, int8 or not: a lowered head's rows and maps.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {tensor.name: [] for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in constants:
-            name = str(node.input[1])
-            if name in seen:
-                graph.initializer.append(constants[name])
-                graph.initializer[-1].name = node.input[1] = unused_name(graph, f"{name}_copy")
-            seen.add(name)
+        for name in dict.fromkeys(tensors_read(node)):
+            if name in readers:
+                readers[name].append(node)
+    for tensor in list(graph.initializer):
+        sharing = [node for node in readers[tensor.name] if node.name in layers and node.input[1] == tensor.name]
+        others = [node for node in readers[tensor.name] if node not in sharing and node.name not in followers]
+        for node in sharing if others else sharing[:-1]:
+            copied = graph.initializer.add()
+            copied.CopyFrom(tensor)
+            copied.name = node.input[1] = unused_name(graph, f"{tensor.name}_copy")
 
 
 def _is_layer(node: onnx.NodeProto, constants: Collection[str]) -> bool:
     """Whether a node multiplies its input with constant weights."""
     return node.op_type in LAYERS and node.input[0] not in constants and node.input[1] in constants
+
+
+def _needs_float_bias(node: onnx.NodeProto) -> bool:
+    """Whether a layer's bias has no int8 form: its channels are more than its weights have scales.
+
+    A ConvTranspose's weights are [C, K / groups, ...]; ONNX gives them one scale for each of the second axis.
+    """
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    return node.op_type == "ConvTranspose" and groups > 1 and len(node.input) > 2 and bool(node.input[2])
 
 
 def _layers_before(
