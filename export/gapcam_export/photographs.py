@@ -40,19 +40,24 @@ def photographs_in(folder: Path) -> list[NDArray[np.uint8]]:
     return [gapcam.read_image(path) for path in photograph_paths(folder, "--verify")[:MOST_IMAGES]]
 
 
-def photograph_paths(folder: Path, option: str) -> list[Path]:
+def photograph_paths(folder: Path, option: str, wanted: str = "") -> list[Path]:
     """The images in a folder and its subfolders, by name.
 
     Args:
         folder: where to look.
         option: how messages call what named it.
+        wanted: what a message about a folder without images adds.
 
     Raises:
         DataError: it is no folder, or has no images.
     """
+    if folder.is_file():
+        raise DataError(f"{option} {folder}: that is a file; expected a folder of images.")
     if not folder.is_dir():
         raise DataError(f"{option} {folder}: there is no such folder.")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"{option} {folder}: the folder holds no image ({' '.join(SUFFIXES)}).")
+        raise DataError(
+            f"{option} {folder}: the folder holds no image ({' '.join(SUFFIXES)}).{wanted and ' ' + wanted}"
+        )
     return paths

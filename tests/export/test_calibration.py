@@ -46,8 +46,12 @@ def test_a_folder_that_is_absent_or_holds_no_image_is_refused(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"--calibrate .*absent: there is no such folder"):
         calibration_images(tmp_path / "absent", SMALL, [])
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(DataError, match=r"--calibrate .*: the folder holds no image"):
+    with pytest.raises(
+        DataError, match=r"--calibrate .*: the folder holds no image .*Expected at least 16, better 100"
+    ):
         calibration_images(tmp_path, SMALL, [])
+    with pytest.raises(DataError, match=r"notes\.txt: that is a file; expected a folder of images"):
+        calibration_images(tmp_path / "notes.txt", SMALL, [])
 
 
 def test_too_few_images_are_refused_and_damaged_ones_do_not_count(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ ADVISED_IMAGES = 100
 MOST_IMAGES = 1000
 """Of more, this many are drawn."""
 
+_WANTED = f"at least {LEAST_IMAGES}, better {ADVISED_IMAGES} or more, like those that the network will see."
 _SEED = 0
 _NAMED = 5  # files that a message names; of more it says how many
 
@@ -47,7 +48,7 @@ def calibration_images(
         DataError: there is no such folder, it has no or too few images that can be read, or some are thumbnails: a side
             is less than half of the network's input.
     """
-    paths = photograph_paths(folder, "--calibrate")
+    paths = photograph_paths(folder, "--calibrate", f"Expected {_WANTED}")
     found = len(paths)
     if found > MOST_IMAGES:
         drawn = np.random.default_rng(_SEED).choice(found, MOST_IMAGES, replace=False)
@@ -101,10 +102,7 @@ def check_count(folder: Path, count: int, damaged: Sequence[str] = ()) -> None:
     """
     if count < LEAST_IMAGES:
         unread = f", beside {len(damaged)} that cannot be read ({_some(damaged)})" if damaged else ""
-        raise DataError(
-            f"{folder} holds {count} images to calibrate on{unread}; expected at least {LEAST_IMAGES}, better "
-            f"{ADVISED_IMAGES} or more, like those that the network will see."
-        )
+        raise DataError(f"{folder} holds {count} images to calibrate on{unread}; expected {_WANTED}")
 
 
 def network_inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[dict[str, Array]]:
