@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from small_models import WEIGHTS, a_contract, red_and_blue
 
 from gapcam.cli.main import main
-from gapcam.contract import HeadKind
+from gapcam.contract import Fidelity, HeadKind
 
 
 def gapcam_inspect(*arguments: object) -> Result:
@@ -52,6 +53,29 @@ def test_a_model_that_is_wrong_here_is_shown_and_the_exit_code_is_4(tmp_path: Pa
     done = gapcam_inspect(path, "--json")
     assert done.exit_code == 4
     assert json.loads(done.stdout)["identity"]["holds"] is False
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_of_a_lowered_model_the_table_says_what_was_measured_of_which(tmp_path: Path, *, emulated: bool) -> None:
+    plain = a_contract()
+    verified = msgspec.structs.replace(
+        plain.verification, images=9, identity_error=2e-3, identity_tolerance=3e-3, identity_images=4,
+        gradient_error=5e-7, gradient_tolerance=1e-4,
+    )  # fmt: skip
+    fidelity = Fidelity(
+        images=12, top1_agreement=0.75, top5_agreement=1, logit_error=0.01, logit_error_max=0.02, map_pearson=0.875,
+        map_pearson_min=0.5, map_spearman=0.8, box_iou=0.625, box_iou_min=0.25, peak_shift_px=3, threshold=0.2,
+        emulated=emulated,
+    )  # fmt: skip
+    contract = msgspec.structs.replace(
+        plain, precision="fp16", head_precision="fp16", verification=verified, fidelity=fidelity
+    )
+    shown = " ".join(gapcam_inspect(red_and_blue(tmp_path / "m.onnx", contract=contract)).stdout.split())
+    assert "4 images: identity to 2.0e-03 (allowed 3e-03). Before, in fp32, 9 images: gradient to 5.0e-07" in shown
+    how = ", emulated" if emulated else ""
+    assert f"12 images{how}: same first class on 75.0%, box IoU 0.625, map correlation 0.8750" in shown
+    shown = " ".join(gapcam_inspect(red_and_blue(tmp_path / "m.onnx")).stdout.split())
+    assert "1 images: identity to 0.0e+00 (allowed 1e-04); against onnxruntime: " in shown
 
 
 def test_class_maps_models_are_shown_too(tmp_path: Path) -> None:

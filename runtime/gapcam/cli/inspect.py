@@ -76,7 +76,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     from gapcam.cli.console import NOT_EXACT
 
     contract, identity = facts["contract"], facts["identity"]
-    head, source, verified = contract["head"], contract["source"], contract["verification"]
+    head, source = contract["head"], contract["source"]
     labels = contract["labels"]
     shown = f"{', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}" if labels else "none; classes have numbers"
     error = "not finite" if identity["error"] is None else f"{identity['error']:.1e}"
@@ -94,14 +94,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("map", "{} x {} (height x width)".format(*facts["map_size"])),
         ("classes", f"{facts['classes']}; labels: {shown}"),
         ("preprocessing", _preprocessing(contract["preprocessing"])),
-        (
-            "verified at export",
-            f"{verified['images']} images: identity to {verified['identity_error']:.1e} "
-            f"(allowed {verified['identity_tolerance']:.0e}){_gradient(verified)}; against {verified['reference']}: "
-            f"max abs {verified['source_max_abs']:.1e}, relative {verified['source_error']:.1e} "
-            f"(allowed {verified['source_tolerance']:.0e}), cosine {verified['source_cosine']:.7f}, "
-            f"same first class on {verified['source_top1']:.0%}",
-        ),
+        ("verified at export", _verified(contract["verification"])),
         *([("against float32", _fidelity(contract["fidelity"]))] if contract["fidelity"] else []),
         (
             "verified here",
@@ -123,18 +116,28 @@ def _precision(contract: dict[str, Any]) -> str:
     )
 
 
+def _verified(measured: dict[str, Any]) -> str:
+    identity = f"identity to {measured['identity_error']:.1e} (allowed {measured['identity_tolerance']:.0e})"
+    rest = (
+        f"against {measured['reference']}: max abs {measured['source_max_abs']:.1e}, relative "
+        f"{measured['source_error']:.1e} (allowed {measured['source_tolerance']:.0e}), cosine "
+        f"{measured['source_cosine']:.7f}, same first class on {measured['source_top1']:.0%}"
+    )
+    if measured["gradient_error"] is not None and measured["gradient_tolerance"] is not None:
+        gradient = f"gradient to {measured['gradient_error']:.1e} (allowed {measured['gradient_tolerance']:.0e})"
+        rest = f"{gradient}; {rest}"
+    if measured["identity_images"] is None:
+        return f"{measured['images']} images: {identity}; {rest}"
+    return f"{measured['identity_images']} images: {identity}. Before, in fp32, {measured['images']} images: {rest}"
+
+
 def _fidelity(measured: dict[str, Any]) -> str:
     return (
-        f"{measured['images']} images: same first class on {measured['top1_agreement']:.1%}, box IoU "
+        f"{measured['images']} images{', emulated' if measured['emulated'] else ''}: same first class on "
+        f"{measured['top1_agreement']:.1%}, box IoU "
         f"{measured['box_iou']:.3f}, map correlation {measured['map_pearson']:.4f}, logit error "
         f"{measured['logit_error']:.1e}"
     )
-
-
-def _gradient(verified: dict[str, Any]) -> str:
-    if verified["gradient_error"] is None or verified["gradient_tolerance"] is None:
-        return ""
-    return f", gradient to {verified['gradient_error']:.1e} (allowed {verified['gradient_tolerance']:.0e})"
 
 
 def _tensor(info: dict[str, Any]) -> str:
