@@ -455,7 +455,7 @@ def test_what_is_in_lower_precision_already_is_refused(tmp_path: Path, images: S
         if tensor.name == "c0":
             values = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(values, "c0"))
-    with pytest.raises(ModelError, match=r"it is in float16 already\. Give the float32 model"):
+    with pytest.raises(ModelError, match=r"it is in float16 already; give the float32 model that it was made from"):
         quantizer(half, contract, images)
 
 

@@ -62,7 +62,7 @@ def check_float32(model: onnx.ModelProto, contract: Contract, name: str = "the m
     else:
         return
     raise ModelError(
-        f"the precision of {name} cannot be lowered: it is {why}. Give the float32 model it was made from."
+        f"the precision of {name} cannot be lowered: it is {why}; give the float32 model that it was made from."
     )
 
 
