@@ -14,8 +14,14 @@ def check_writable(path: Path) -> None:
     """Notice before long work that a file cannot be written.
 
     Raises:
-        DataError: `path` is a folder, or its folder cannot be made or written to.
+        DataError: `path` is a folder or too long, or its folder cannot be made or written to.
     """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a name that is too long, links in a circle, a folder that is closed
+        raise DataError(f"{path} cannot be written: {error.strerror}; choose another place.") from error
     if path.is_dir():
         raise DataError(f"{path} is a folder; expected the name of a file to write, which may be in it.")
     if path.exists() and not path.is_file():
