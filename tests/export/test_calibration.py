@@ -20,6 +20,7 @@ import gapcam
 from gapcam.backends.onnxruntime import OnnxRuntimeBackend
 from gapcam.contract import CalibrationMethod, Preprocessing
 from gapcam.errors import DataError, ModelError
+from gapcam_export import PrecisionOptions
 from gapcam_export.precision import calibration
 from gapcam_export.precision.calibration import calibration_images, network_inputs
 from gapcam_export.precision.ranges import activation_ranges
@@ -52,6 +53,9 @@ def test_a_folder_that_is_absent_or_holds_no_image_is_refused(tmp_path: Path) ->
         calibration_images(tmp_path, SMALL, [])
     with pytest.raises(DataError, match=r"notes\.txt: that is a file; expected a folder of images"):
         calibration_images(tmp_path / "notes.txt", SMALL, [])
+    write_photographs(tmp_path, 3, 64)
+    with pytest.raises(DataError, match=r"holds 3 images to calibrate on; expected at least 16, better 100"):
+        PrecisionOptions(precision="int8", calibrate=tmp_path).check_folders()
 
 
 def test_too_few_images_are_refused_and_damaged_ones_do_not_count(tmp_path: Path) -> None:

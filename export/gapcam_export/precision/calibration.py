@@ -48,7 +48,7 @@ def calibration_images(
         DataError: there is no such folder, it has no or too few images that can be read, or some are thumbnails: a side
             is less than half of the network's input.
     """
-    paths = photograph_paths(folder, "--calibrate", f"Expected {_WANTED}")
+    paths = calibration_paths(folder)
     found = len(paths)
     if found > MOST_IMAGES:
         drawn = np.random.default_rng(_SEED).choice(found, MOST_IMAGES, replace=False)
@@ -76,7 +76,7 @@ def calibration_images(
             f"{len(thumbnails)} of {len(paths)} images in {folder} are thumbnails, less than half of the network's "
             f"{width} x {height}: {_some(thumbnails)}. Calibrate on images of the size that the network will see."
         )
-    check_count(folder, len(readable), damaged)
+    _check_count(folder, len(readable), damaged)
     if damaged:
         notes.append(f"{len(damaged)} files in {folder} cannot be read and were skipped: {_some(damaged)}")
     if len(readable) < ADVISED_IMAGES:
@@ -89,17 +89,19 @@ def calibration_images(
     return readable
 
 
-def check_count(folder: Path, count: int, damaged: Sequence[str] = ()) -> None:
-    """Refuse too few images to calibrate on.
-
-    Args:
-        folder: where they are.
-        count: how many there are.
-        damaged: names of files that cannot be read, beside those.
+def calibration_paths(folder: Path) -> list[Path]:
+    """All images of a folder and its subfolders, by name; whether they can be read is not looked at.
 
     Raises:
-        DataError: there are less than `LEAST_IMAGES`.
+        DataError: there is no such folder, or there are less than `LEAST_IMAGES`.
     """
+    paths = photograph_paths(folder, "--calibrate", f"Expected {_WANTED}")
+    _check_count(folder, len(paths))
+    return paths
+
+
+def _check_count(folder: Path, count: int, damaged: Sequence[str] = ()) -> None:
+    """Refuse too few images to calibrate on: `count` that can be read, beside some that cannot."""
     if count < LEAST_IMAGES:
         unread = f", beside {len(damaged)} that cannot be read ({_some(damaged)})" if damaged else ""
         raise DataError(f"{folder} holds {count} images to calibrate on{unread}; expected {_WANTED}")

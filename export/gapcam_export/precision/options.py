@@ -91,9 +91,9 @@ class PrecisionOptions:
         """
         # Here and not above, so that a command's --help answers at once.
         from gapcam_export.photographs import photograph_paths
-        from gapcam_export.precision.calibration import check_count
+        from gapcam_export.precision.calibration import calibration_paths
 
         if self.calibrate is not None:
-            check_count(self.calibrate, len(photograph_paths(self.calibrate, "--calibrate")))
+            calibration_paths(self.calibrate)
         if self.check is not None:
             photograph_paths(self.check, "--check")
