@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def _name_of_page(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+def name_of_page(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """A path, which "" would be, too: the one of the working folder."""
     del ctx, param
     if value in ("", "-"):
@@ -44,7 +44,7 @@ def _name_of_page(ctx: click.Context, param: click.Parameter, value: str | None)
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
-    "--html", type=click.Path(), callback=_name_of_page, metavar="FILE", help="Write one self-contained page, too."
+    "--html", type=click.Path(), callback=name_of_page, metavar="FILE", help="Write one self-contained page, too."
 )
 @click.option(
     "--worst",

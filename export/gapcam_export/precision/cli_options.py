@@ -10,6 +10,7 @@ import click
 
 from gapcam.contract import CalibrationMethod, Target
 from gapcam.errors import UsageError
+from gapcam_export.comparison.cli import name_of_page
 from gapcam_export.precision.options import PrecisionOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -42,7 +43,13 @@ _OPTIONS = (
     click.option(
         "--check", type=_FOLDER, metavar="DIR", help="Images on which the model is compared with the float32 model."
     ),
-    click.option("--html", type=_FOLDER, metavar="FILE", help="Write that comparison as a page, with the worst cases."),
+    click.option(
+        "--html",
+        type=click.Path(),
+        callback=name_of_page,
+        metavar="FILE",
+        help="Write that comparison as a page, with the worst cases.",
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="Of one inference, while both are timed."),
 )
 
