@@ -502,6 +502,23 @@ def test_weights_that_are_stored_as_integers_and_cast_are_refused(
         gapcam_export.export(str(path), tmp_path / "b.onnx")
 
 
+def test_a_network_in_pytorch_with_integers_for_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "integers.py").write_text(
+        """import torch
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 32, 4, 4), torch.nn.Linear(32, 5)
+        self.register_buffer("integers", torch.randint(-127, 127, (32, 32, 3, 3)).to(torch.int8))
+    def forward(self, image):
+        maps = torch.nn.functional.conv2d(self.first(image), self.integers.float() * 0.01)
+        return self.last(torch.relu(maps).mean((2, 3)))
+"""
+    )
+    with pytest.raises(gapcam_export.SourceError, match=r"integers\.py:Network is quantised \(it has int8 weights"):
+        gapcam_export.export(f"{tmp_path / 'integers.py'}:Network", tmp_path / "b.onnx", size=(64, 64))
+
+
 @pytest.mark.parametrize("operator", ["MatMulNBits", "DynamicQuantizeMatMul"])
 def test_onnx_runtimes_own_quantised_operators_are_refused(tmp_path: Path, operator: str) -> None:
     nodes, constants = gap_and_gemm()
