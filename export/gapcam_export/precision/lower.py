@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,7 +97,7 @@ def lower(
         VerificationError: the identity does not hold within this precision's tolerance, or `options.min_map_iou` cannot
             be met.
     """
-    check_float32(model, contract)
+    check_float32(model, contract, names[0])
     if model.functions:
         model.CopyFrom(onnx.inliner.inline_local_functions(model))
     name_nodes(model)
@@ -221,8 +222,11 @@ def _note_large_head(model: onnx.ModelProto, contract: Contract, options: Precis
 def _check_kept(keep: Collection[str], layers: Collection[str]) -> None:
     unknown = [name for name in keep if name not in layers]
     if unknown:
+        names = sorted(layers)
+        close = get_close_matches(unknown[0], names, n=3) or names[:3]
         raise UsageError(
-            f"there is no layer {unknown[0]!r} that would be quantised; there are {', '.join(sorted(layers))}."
+            f"there is no layer {unknown[0]!r} that would be quantised; there are {len(names)}, such as "
+            f"{', '.join(close)}."
         )
 
 
