@@ -12,6 +12,7 @@ from gapcam.latency import Latency
 from gapcam_export.precision.search import Search, search_layers
 
 LOSSES = {"stem": 0.004, "middle": 0.1, "wide": 0.02, "last": 0.3, "harmless": 0.0}
+WEIGHTS = {layer: f"{layer}.weight" for layer in LOSSES}
 RANKED = ("last", "middle", "wide", "stem", "harmless")
 
 
@@ -41,9 +42,7 @@ def search(
             asked.append(layers)
         return fidelity(sum(loss for layer, loss in LOSSES.items() if layer not in layers))
 
-    return search_layers(
-        tuple(LOSSES), lambda layer: fidelity(LOSSES[layer]), kept, target, progress or (lambda *_: None)
-    )
+    return search_layers(WEIGHTS, lambda layer: fidelity(LOSSES[layer]), kept, target, progress or (lambda *_: None))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +63,7 @@ def test_the_fewest_of_the_worst_layers_stay_in_float32(target: float, count: in
 def test_layers_are_ranked_by_what_each_alone_does_to_the_map() -> None:
     found = search(0.9)
     assert tuple(harm.layer for harm in found.ranking) == RANKED
+    assert [harm.weights for harm in found.ranking] == [WEIGHTS[layer] for layer in RANKED]
     assert [harm.map_loss for harm in found.ranking] == pytest.approx(sorted(LOSSES.values(), reverse=True))
 
 
@@ -86,12 +86,12 @@ def test_what_cannot_be_had_is_refused_with_the_best_that_was_found() -> None:
     with pytest.raises(
         VerificationError, match=r"0\.9 .*with 5 of 5 layers in float32 it is 0\.750.*Nothing was written"
     ):
-        search_layers(tuple(LOSSES), lambda layer: fidelity(LOSSES[layer]), never, 0.9, lambda *_: None)
+        search_layers(WEIGHTS, lambda layer: fidelity(LOSSES[layer]), never, 0.9, lambda *_: None)
 
 
 def test_a_network_without_layers_that_could_be_kept_is_refused_too() -> None:
     with pytest.raises(VerificationError, match="0 of 0 layers"):
-        search_layers((), lambda _: fidelity(1), lambda _: fidelity(0.5), 0.9, lambda *_: None)
+        search_layers({}, lambda _: fidelity(1), lambda _: fidelity(0.5), 0.9, lambda *_: None)
 
 
 def test_progress_counts_the_layers() -> None:

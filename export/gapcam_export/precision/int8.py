@@ -81,6 +81,7 @@ class Int8Quantizer:
 
     Attributes:
         layers: names of the nodes with weights that the target can quantise, in the graph's order.
+        weights: the name of each layer's weights, which mostly says more than the node's.
         unquantizable: operators that stay in float32 on this target, and how many there are of each.
 
     Raises:
@@ -91,6 +92,7 @@ class Int8Quantizer:
 
     layers: tuple[str, ...]
     unquantizable: Mapping[str, int]
+    weights: Mapping[str, str]
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class Int8Quantizer:
         }
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self.layers = tuple(node.name for node in of_weights if node.name not in self._without_form)
+        self.weights = {str(node.name): str(node.input[1]) for node in graph.node if node.name in self.layers}
         if not self.layers:
             raise ModelError(
                 f"the model has no layer with constant weights ({', '.join(sorted(LAYERS))}) before its head, so "

@@ -247,7 +247,7 @@ def _search(
             return compare(reference[:count], candidate, images[:count]).summary()
 
     found = search_layers(
-        [layer for layer in quantizer.layers if layer not in options.keep],
+        {layer: quantizer.weights[layer] for layer in quantizer.layers if layer not in options.keep},
         lambda layer: fidelity_of(quantizer.quantize(only={layer}), RANKING_IMAGES),
         lambda kept: fidelity_of(quantizer.quantize((*options.keep, *kept)), len(images)),
         options.min_map_iou or 0.0,

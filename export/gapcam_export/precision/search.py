@@ -7,7 +7,7 @@ those of the float32 model; the fewest that do are found by halving.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gapcam.contract import Fidelity
@@ -25,10 +25,12 @@ class LayerHarm:
 
     Attributes:
         layer: name of the node.
+        weights: name of its weights.
         fidelity: of the float32 model with only this layer quantised, against the float32 model.
     """
 
     layer: str
+    weights: str
     fidelity: Fidelity
 
     @property
@@ -80,7 +82,7 @@ class Search:
 
 
 def search_layers(
-    layers: Sequence[str],
+    layers: Mapping[str, str],
     measure_alone: Callable[[str], Fidelity],
     measure_kept: Callable[[tuple[str, ...]], Fidelity],
     target: float,
@@ -89,7 +91,7 @@ def search_layers(
     """Find the fewest layers to leave in float32.
 
     Args:
-        layers: names of those that can be quantised.
+        layers: names of those that can be quantised, and of their weights.
         measure_alone: the fidelity of the model in which only this layer is quantised.
         measure_kept: the fidelity of the model in which all but these layers are quantised.
         target: the least mean box IoU that will do, in (0, 1].
@@ -106,9 +108,9 @@ def search_layers(
     if _meets(tried[0], target):
         return Search(target, (), (tried[0],), ())
     harms = []
-    for count, layer in enumerate(layers):
+    for count, (layer, weights) in enumerate(layers.items()):
         progress("quantising each layer alone", count, len(layers))
-        harms.append(LayerHarm(layer, measure_alone(layer)))
+        harms.append(LayerHarm(layer, weights, measure_alone(layer)))
     harms.sort(key=lambda harm: harm.map_loss, reverse=True)
     ranked = tuple(harm.layer for harm in harms)
 

@@ -15,13 +15,19 @@ def print_search(found: Search) -> None:
     """Print the layers that hurt the maps most, where something had to be kept, and what was tried."""
     if found.ranking:
         shown = min(len(found.ranking), _LAYERS_SHOWN)
-        ranking = Table(title=f"The {shown} layers whose quantisation hurts the map most", title_justify="left")
-        ranking.add_column("layer", overflow="fold")
-        for heading in ("1 - correlation", "box IoU", "stays in float32"):
+        ranking = Table(
+            title=f"The {shown} layers whose quantisation hurts the map most (loss: 1 - correlation)",
+            title_justify="left",
+        )
+        for heading in ("layer", "its weights"):
+            ranking.add_column(heading, overflow="fold")
+        for heading in ("loss", "box IoU", "kept"):
             ranking.add_column(heading, justify="right")
         for harm in found.ranking[:shown]:
             kept = "yes" if harm.layer in found.kept else ""
-            ranking.add_row(Text(harm.layer), f"{harm.map_loss:.1e}", f"{harm.fidelity.box_iou:.4f}", kept)
+            ranking.add_row(
+                Text(harm.layer), Text(harm.weights), f"{harm.map_loss:.1e}", f"{harm.fidelity.box_iou:.4f}", kept
+            )
         stdout.print(ranking)
     tried = Table(title=f"Layers in float32 until the mean box IoU is {found.target:g}", title_justify="left")
     for heading in ("layers in float32", "box IoU", "correlation", "median, ms", "times as fast as float32", ""):
