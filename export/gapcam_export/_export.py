@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 import gapcam
-from gapcam.atomic_file import check_spares, check_writable, write_atomically
+from gapcam.atomic_file import check_spares, check_writable
 from gapcam.contract import CONTRACT_VERSION, LOGITS, Color, Contract, Head, Preprocessing, Resize, Scores
 from gapcam.errors import UsageError
 from gapcam_export.classifier import Classifier, classifier_from_onnx, classifier_from_torch
@@ -30,7 +30,7 @@ from gapcam_export.section import Array, onnx_session
 from gapcam_export.sources import OnnxSource, TorchSource, load_source
 from gapcam_export.tap import claim_logits, embed_preprocessing, tap
 from gapcam_export.verify import check, check_batch, verify
-from gapcam_export.written import check_page, write_model
+from gapcam_export.written import check_page, write_lowered, write_model
 
 EMIT_CHOICES = ("features", "maps", "topk")
 
@@ -197,12 +197,7 @@ def export(
         precision = replace(precision, check=folder)
     titles = (f"{classifier.source.spec} in float32", output.name)
     lowered = lower(model, contract, precision, titles, notes, progress, html=page is not None)
-    if page is not None:
-        progress(f"writing {page}")
-        write_atomically(page, lowered.html.encode())
-    progress(f"writing {output}")
-    report = write_model(lowered.model, lowered.contract, output, notes=notes, begin=begin)
-    return replace(report, fidelity=lowered.fidelity, search=lowered.search)
+    return write_lowered(lowered, output, page, notes=notes, begin=begin, progress=progress)
 
 
 def _own_scores(classifier: Classifier, classes: int) -> Scores:

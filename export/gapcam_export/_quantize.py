@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from gapcam.atomic_file import check_spares, check_writable, write_atomically
+from gapcam.atomic_file import check_spares, check_writable
 from gapcam.errors import ContractError
 from gapcam_export.precision.lower import lower
 from gapcam_export.precision.options import PrecisionOptions
 from gapcam_export.progress import Progress, silent
 from gapcam_export.report import Report
 from gapcam_export.sources import read_onnx
-from gapcam_export.written import check_page, write_model
+from gapcam_export.written import check_page, write_lowered
 
 
 def quantize(
@@ -67,9 +66,4 @@ def quantize(
     lowered = lower(
         source.model, source.contract, options, (model.name, output.name), notes, progress, html=page is not None
     )
-    if page is not None:
-        progress(f"writing {page}")
-        write_atomically(page, lowered.html.encode())
-    progress(f"writing {output}")
-    report = write_model(lowered.model, lowered.contract, output, notes=notes, begin=begin)
-    return replace(report, fidelity=lowered.fidelity, search=lowered.search)
+    return write_lowered(lowered, output, page, notes=notes, begin=begin, progress=progress)

@@ -6,15 +6,21 @@ import hashlib
 import importlib
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
 from gapcam.atomic_file import check_spares, check_writable, write_atomically
 from gapcam.contract import Contract
 from gapcam_export.graph import graph_inputs, opset_of
+from gapcam_export.progress import Progress
 from gapcam_export.report import Report, summarize
 from gapcam_export.tap import write_contract
+
+if TYPE_CHECKING:
+    from gapcam_export.precision.lower import Lowered  # ONNX Runtime's quantiser, which it needs, is slow to import
 
 
 def check_page(page: Path, others: Iterable[Path | None]) -> None:
@@ -62,3 +68,27 @@ def write_model(
         notes=tuple(notes),
         seconds=time.monotonic() - begin,
     )
+
+
+def write_lowered(
+    lowered: Lowered, output: Path, page: Path | None, *, notes: Sequence[str], begin: float, progress: Progress
+) -> Report:
+    """Write a model of lower precision, and before it the page that compares it with the float32 model.
+
+    Args:
+        lowered: the model, and what was measured of it.
+        output: the file.
+        page: the page's file, or None for none.
+        notes: as in `write_model`.
+        begin: likewise.
+        progress: is called before each file.
+
+    Raises:
+        DataError: a place cannot be written.
+    """
+    if page is not None:
+        progress(f"writing {page}")
+        write_atomically(page, lowered.html.encode())
+    progress(f"writing {output}")
+    report = write_model(lowered.model, lowered.contract, output, notes=notes, begin=begin)
+    return replace(report, fidelity=lowered.fidelity, search=lowered.search)
