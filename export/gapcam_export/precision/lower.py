@@ -140,7 +140,9 @@ def lower(
             step("measuring the latency of both")
             report = replace(report, latency=compare_latency(float32, timed, frames[0], threads=options.threads))
             if report.latency is not None and report.latency.speedup < 1:
-                notes.append(f"on this machine it is slower than the float32 model: {report.latency.speedup:.2f} times")
+                notes.append(
+                    f"on this machine it is slower: {report.latency.speedup:.2f} times as fast as the float32 model"
+                )
         page = report.to_html() if html else ""
     return Lowered(made.model, contract, report, search, page)
 
