@@ -30,7 +30,7 @@ from gapcam_export.section import Array, onnx_session
 from gapcam_export.sources import OnnxSource, TorchSource, load_source
 from gapcam_export.tap import claim_logits, embed_preprocessing, tap
 from gapcam_export.verify import check, check_batch, verify
-from gapcam_export.written import check_page, write_lowered, write_model
+from gapcam_export.written import write_lowered, write_model
 
 EMIT_CHOICES = ("features", "maps", "topk")
 
@@ -110,6 +110,8 @@ def export(
             raise UsageError(
                 "--html compares a model of lower precision with the float32 model; give --precision, too."
             )
+        from gapcam_export.comparison.page import check_page  # here, since Jinja is needed for a page alone
+
         check_page(page, [output, *inputs])
     if precision is not None:
         check_spares(output, inputs)

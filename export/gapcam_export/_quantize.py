@@ -12,7 +12,7 @@ from gapcam_export.precision.options import PrecisionOptions
 from gapcam_export.progress import Progress, silent
 from gapcam_export.report import Report
 from gapcam_export.sources import read_onnx
-from gapcam_export.written import check_page, write_lowered
+from gapcam_export.written import write_lowered
 
 
 def quantize(
@@ -53,6 +53,8 @@ def quantize(
     check_writable(output)
     check_spares(output, [model])
     if page is not None:
+        from gapcam_export.comparison.page import check_page  # here, since Jinja is needed for a page alone
+
         check_page(page, [model, output])
     options.check_folders()
     progress(f"reading {model}")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 
-from gapcam.atomic_file import check_spares, check_writable, write_atomically
+from gapcam.atomic_file import write_atomically
 from gapcam.contract import Contract
 from gapcam_export.graph import graph_inputs, opset_of
 from gapcam_export.progress import Progress
@@ -21,22 +20,6 @@ from gapcam_export.tap import write_contract
 
 if TYPE_CHECKING:
     from gapcam_export.precision.lower import Lowered  # ONNX Runtime's quantiser, which it needs, is slow to import
-
-
-def check_page(page: Path, others: Iterable[Path | None]) -> None:
-    """Notice before long work that a comparison cannot be written as a page.
-
-    Args:
-        page: the file.
-        others: files that it must not be: inputs, and the model.
-
-    Raises:
-        DataError: the place cannot be written, or is one of the others.
-        MissingExtraError: Jinja is not installed.
-    """
-    check_writable(page)
-    check_spares(page, others)
-    importlib.import_module("gapcam_export.comparison.page")
 
 
 def write_model(

@@ -97,8 +97,9 @@ def fidelity_command(
     at_least = {"top1_agreement": min_top1, "box_iou": min_box_iou, "map_pearson": min_correlation}
     check_limits(at_least)
     if html is not None:
-        _check_page(html, (a, b), options["checkpoint"], images)
-        from gapcam_export.comparison import page  # noqa: F401  # says now, not after the work, that Jinja is not there
+        from gapcam_export.comparison.page import check_page
+
+        check_page(html, _compared_files((a, b), options["checkpoint"], images) if html.exists() else ())
     # What a network's factory prints is not the report.
     with termination_as_interrupt(), redirect_stdout(sys.stderr), progress_bar() as bar:
         made = gapcam_export.fidelity(a, b, images=images, progress=_Steps(bar), **options)
@@ -120,20 +121,12 @@ def fidelity_command(
     return ExitCode.PARTIAL if made.skipped else ExitCode.DONE
 
 
-def _check_page(page: Path, models: Sequence[str], checkpoint: Path | None, images: Sequence[str]) -> None:
-    """Notice before all work that the page cannot be written, or would be written over what is compared.
-
-    Raises:
-        DataError: so it is.
-    """
-    from gapcam.atomic_file import check_spares, check_writable
+def _compared_files(models: Sequence[str], checkpoint: Path | None, images: Sequence[str]) -> list[Path | None]:
+    """What a page must not be written over."""
     from gapcam.cli.inputs import find_images
 
-    check_writable(page)
-    if page.exists():
-        networks = [Path(model.rpartition(":")[0]) for model in models if ":" in model]  # path/to/file.py:factory
-        found = (image.path for image in find_images(images, recursive=True))
-        check_spares(page, (*map(Path, models), *networks, checkpoint, *found))
+    networks = [Path(model.rpartition(":")[0]) for model in models if ":" in model]  # path/to/file.py:factory
+    return [*map(Path, models), *networks, checkpoint, *(image.path for image in find_images(images, recursive=True))]
 
 
 class _Steps:

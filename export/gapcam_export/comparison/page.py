@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gapcam
+from gapcam.atomic_file import check_spares, check_writable
 from gapcam.errors import MissingExtraError
 from gapcam_export.comparison.figures import FIGURES
 from gapcam_export.comparison.pictures import data_uri, shrunk, with_map
@@ -27,6 +29,20 @@ _AXIS_STARTS = (0.9, 0.8, 0.6, 0, -1)
 """Such that the four parts of the axis are round numbers; a correlation may be negative."""
 _MOST_POINTS = 300
 """Of a curve: more do not show at the width of a page."""
+
+
+def check_page(page: Path, others: Iterable[Path | None]) -> None:
+    """Notice before long work that a page cannot be written; importing this has noticed whether Jinja is installed.
+
+    Args:
+        page: the file.
+        others: files that it must not be: inputs, and other outputs.
+
+    Raises:
+        DataError: the place cannot be written, or is one of the others.
+    """
+    check_writable(page)
+    check_spares(page, others)
 
 
 @dataclass(frozen=True)
