@@ -181,7 +181,7 @@ class Driver(Protocol):
         """Queue a copy from the device into a C-contiguous host array, to be read when the stream has come here."""
 
     def upload_rows(self, source: NDArray[Any], pointer: int, pitch: int, stream: Stream) -> None:
-        """As `upload`, of [rows, nbytes] uint8 whose rows are contiguous and lie any stride apart, to rows `pitch` apart."""
+        """As `upload`, of [rows, nbytes] uint8: contiguous rows, any stride apart, go to rows `pitch` apart."""
 
     def download_rows(self, pointer: int, pitch: int, out: NDArray[Any], stream: Stream) -> None:
         """As `download`, of rows that lie `pitch` bytes apart, into [rows, nbytes] uint8 with contiguous rows."""
