@@ -18,6 +18,7 @@ class DeviceArray:
         dtype: NumPy's.
         strides: in bytes, or None for C order.
         owner: what must live as long as this does.
+        stream: on which it is being written, for `Driver.wait_for`; None if there is nothing to wait for.
     """
 
     pointer: int
@@ -25,6 +26,7 @@ class DeviceArray:
     dtype: np.dtype[Any]
     strides: tuple[int, ...] | None = None
     owner: object = None
+    stream: int | None = None
 
     @property
     def nbytes(self) -> int:

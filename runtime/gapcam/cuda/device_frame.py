@@ -32,8 +32,10 @@ class DeviceFrame:
         layout: its format and size.
         planes: (device address, pitch in bytes) of its one plane, or of the two of "nv12".
         owner: what must live as long as this does.
+        stream: on which it is being written, for `Driver.wait_for`; None if there is nothing to wait for.
     """
 
     layout: FrameLayout
     planes: tuple[tuple[int, int], ...]
     owner: object = None
+    stream: int | None = None

@@ -120,8 +120,14 @@ class Driver(Protocol):
         Everything below, and every method of what it returns, is called inside one.
         """
 
-    def allocate(self, nbytes: int) -> Memory:
+    def allocate(self, nbytes: int, stream: Stream | None = None) -> Memory:
         """Device memory of at least one byte.
+
+        Args:
+            nbytes: its size.
+            stream: where all its uses are queued. It is then allocated and freed in this stream's order, which waits
+                for nothing: for what lives as long as a result. Without, it is for any stream, and freeing it waits
+                for the device: for what is allocated once.
 
         Raises:
             BackendError: there is not enough.
@@ -138,6 +144,15 @@ class Driver(Protocol):
 
         Raises:
             BackendError: the driver cannot; hand it this driver's streams instead.
+        """
+
+    def wait_for(self, handle: int, stream: Stream) -> None:
+        """Let what is queued from now on wait for what somebody else's stream was given before.
+
+        Args:
+            handle: as in `__cuda_array_interface__`: 1 is the legacy default stream, 2 this thread's own, any other a
+                cudaStream_t.
+            stream: which is to wait. Where the driver cannot make it, the host waits.
         """
 
     def event(self, *, timing: bool = False) -> Event:
