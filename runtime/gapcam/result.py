@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,16 +12,17 @@ from numpy.typing import NDArray
 
 from gapcam.box import Box
 from gapcam.boxes import THRESHOLD, boxes_from_map
-from gapcam.cam import FloatArray, Normalization, class_maps, normalize
-from gapcam.class_rows import ClassRows
-from gapcam.classes import ClassNames, ClassRef
-from gapcam.contract import Scores
+from gapcam.cam import FloatArray, Normalization
+from gapcam.classes import ClassRef
 from gapcam.errors import MapNotComputedError, UsageError
 from gapcam.frame import Frame
 from gapcam.geometry import Placement
-from gapcam.overlay import blend, draw_boxes, draw_caption
+from gapcam.loaded_model import LoadedModel
+from gapcam.overlay import draw_boxes, draw_caption
+from gapcam.post_process import PostProcess
 from gapcam.scores import scores_from_logits
-from gapcam.upsample import on_frame, seen_part
+from gapcam.step_times import StepTimes
+from gapcam.upsample import seen_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +49,14 @@ class Result:
     MapNotComputedError, wherever a map is needed.
 
     Args:
-        frame: H x W x 3 uint8 BGR; kept as a reference.
-        logits: [K] float32.
-        features: [C,h,w].
-        rows: what weights the features, or None where they are the class maps.
-        every_map: [K,h,w], the maps that the graph computed, for classes that have no row; or None.
-        classes: the K classes' names.
-        scoring: what makes scores of logits.
-        exact: whether a map is all that its logit is made of.
-        input_size: (H, W) of the network's input.
-        placement: of the frame in that input.
-        timings_ms: of the steps so far.
+        model: what gave the logits.
+        logits: [K] float32, finite.
+        post: what computes maps and pictures.
+        placement: of the frame in the network's input.
+        times: of the steps so far; `post` adds its own.
 
     Attributes:
-        frame: the frame.
         logits: [K] float32, before softmax or the logistic function.
-        features: [C,h,w], the tensor f that the network pools.
         exact: whether a map is all that its logit is made of, up to the bias; False for a nonlinear head, whose
             gradient at this image stands for it.
         placement: where the frame lies in the network's input.
@@ -74,37 +65,32 @@ class Result:
     """
 
     def __init__(
-        self,
-        *,
-        frame: Frame,
-        logits: FloatArray,
-        features: NDArray[np.floating[Any]],
-        rows: ClassRows | None,
-        classes: ClassNames,
-        input_size: tuple[int, int],
-        placement: Placement,
-        timings_ms: dict[str, float],
-        every_map: NDArray[np.floating[Any]] | None = None,
-        scoring: Scores = "softmax",
-        exact: bool = True,
+        self, model: LoadedModel, logits: FloatArray, post: PostProcess, *, placement: Placement, times: StepTimes
     ) -> None:
-        self.frame = frame
         self.logits = logits
-        self.features = features
-        self.exact = exact
+        self.exact = model.contract.head.exact
         self.placement = placement
-        self.timings_ms = timings_ms
-        self._rows = rows
-        self._every_map = every_map
-        self._scoring = scoring
-        self._classes = classes
-        self._input_size = input_size
-        self._maps: dict[tuple[int, bool], FloatArray] = {}
+        self.timings_ms: dict[str, float] = times
+        self._times = times
+        self._post = post
+        self._scoring = model.contract.head.scores
+        self._classes = model.classes
+        self._input_size = model.contract.preprocessing.size
 
     def __repr__(self) -> str:
         best = self.top[0]
-        height, width = self.frame.shape[:2]
-        return f"<Result {best.label!r} {best.score:.3f} on {width} x {height}>"
+        height, width = self._post.frame_size
+        return f"<{type(self).__name__} {best.label!r} {best.score:.3f} on {width} x {height}>"
+
+    @property
+    def frame(self) -> Frame:
+        """The frame that was handed in, not a copy."""
+        return self._post.frame
+
+    @property
+    def features(self) -> NDArray[np.floating[Any]]:
+        """[C,h,w], the tensor f that the network pools."""
+        return self._post.features
 
     @cached_property
     def scores(self) -> FloatArray:
@@ -150,19 +136,14 @@ class Result:
             MapNotComputedError: the head is nonlinear and the class not among the best ones, whose rows the graph
                 computes; nor does the model give every class's map, or `clamp_negative` asks for the row.
         """
-        index = self._index(target)
-        key = (index, clamp_negative)
-        if key not in self._maps:
-            with self._timed("map"):
-                self._maps[key] = self._computed_maps([index], clamp_negative)[0]
-                self._maps[key].flags.writeable = False
-        return self._maps[key]
+        index = self._mapped(target, clamp_negative)
+        return self._post.map(index, clamp_negative=clamp_negative)
 
     def maps(self, targets: Sequence[ClassRef], *, clamp_negative: bool = False) -> FloatArray:
         """The maps of several classes at once, [n,h,w] float32, in the order asked for. See `map`."""
         indices = [self._classes.resolve(target) for target in targets]
-        with self._timed("map"):
-            return self._computed_maps(indices, clamp_negative)
+        self._check_computed(indices, clamp_negative)
+        return self._post.maps(indices, clamp_negative=clamp_negative)
 
     def heatmap(
         self,
@@ -189,9 +170,8 @@ class Result:
         Raises:
             UsageError: a wrong normalization or limits.
         """
-        part = self._normalized_part(target, normalization, limits, clamp_negative)
-        with self._timed("heatmap"):
-            return on_frame(part, self._frame_size, self.placement)
+        index = self._mapped(target, clamp_negative)
+        return self._post.heatmap(index, normalization=normalization, limits=limits, clamp_negative=clamp_negative)
 
     def boxes(
         self,
@@ -221,7 +201,7 @@ class Result:
             UsageError: `threshold` or `percentile` is out of its range.
         """
         raw = self.map(target, clamp_negative=clamp_negative)
-        with self._timed("boxes"):
+        with self._times.timed("boxes"):
             left, top = self.placement.input_rect[:2]
             found = boxes_from_map(
                 seen_part(raw, self._input_size, self.placement),
@@ -266,14 +246,21 @@ class Result:
             UsageError: a wrong colour map, alpha, normalization or limits.
             FrameError: `out` is not an array like the frame, or overlaps it.
         """
-        part = self._normalized_part(target, normalization, limits, clamp_negative)
-        with self._timed("overlay"):
-            image = blend(self.frame, part, self.placement, colormap=colormap, alpha=alpha, out=out)
+        image = self._post.overlay(
+            self._mapped(target, clamp_negative),
+            colormap=colormap,
+            alpha=alpha,
+            normalization=normalization,
+            limits=limits,
+            clamp_negative=clamp_negative,
+            out=out,
+        )
+        with self._times.timed("overlay", more=True):
             if boxes:
                 draw_boxes(image, boxes)
             if caption:
                 draw_caption(image, caption)
-            return image
+        return image
 
     def to_dict(
         self,
@@ -295,7 +282,7 @@ class Result:
             all_components: as in `boxes`.
             clamp_negative: as in `boxes`.
         """
-        height, width = self._frame_size
+        height, width = self._post.frame_size
         explained = []
         for target in targets or [self.best(1)[0].index]:
             found = self.boxes(
@@ -322,22 +309,19 @@ class Result:
             "timings_ms": {step: round(value, 3) for step, value in self.timings_ms.items()},
         }
 
-    @property
-    def _frame_size(self) -> tuple[int, int]:
-        return self.frame.shape[0], self.frame.shape[1]
-
     def _index(self, target: ClassRef | None) -> int:
         return int(self.logits.argmax()) if target is None else self._classes.resolve(target)
 
-    def _computed_maps(self, indices: list[int], clamp_negative: bool) -> FloatArray:
-        if self._rows is None:
-            return self.features[indices].astype(np.float32)
-        lacking = self._rows.lacking(indices)
-        if lacking and (self._every_map is None or clamp_negative):
+    def _mapped(self, target: ClassRef | None, clamp_negative: bool) -> int:
+        """The index of a class whose map can be computed."""
+        index = self._index(target)
+        self._check_computed([index], clamp_negative)
+        return index
+
+    def _check_computed(self, indices: list[int], clamp_negative: bool) -> None:
+        lacking = self._post.lacking(indices, clamp_negative=clamp_negative)
+        if lacking:
             raise MapNotComputedError(self._why_no_map(lacking, clamp_negative))
-        if lacking and self._every_map is not None:
-            return self._every_map[indices].astype(np.float32)
-        return class_maps(self.features, self._rows.of(indices), clamp_negative=clamp_negative)
 
     def _why_no_map(self, lacking: list[int], clamp_negative: bool) -> str:
         """About the one of these classes that ranks last, so that the advice is enough for all."""
@@ -351,22 +335,6 @@ class Result:
             f"graph computes the rows of the best classes only, and this one has rank {rank}. Export it again with "
             f"--topk {rank} or more{way_out}"
         )
-
-    def _normalized_part(
-        self,
-        target: ClassRef | None,
-        normalization: Normalization,
-        limits: tuple[float, float] | None,
-        clamp_negative: bool,
-    ) -> FloatArray:
-        raw = self.map(target, clamp_negative=clamp_negative)
-        return normalize(seen_part(raw, self._input_size, self.placement), normalization, limits)
-
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        started = perf_counter()
-        yield
-        self.timings_ms[step] = (perf_counter() - started) * 1e3
 
 
 def _fields(prediction: Prediction) -> dict[str, Any]:

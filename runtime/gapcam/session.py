@@ -5,36 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 
-import numpy as np
-
-from gapcam import contract as names
-from gapcam.backends.protocol import CLOSED, Array, Backend, TensorInfo
-from gapcam.cam import FloatArray
-from gapcam.class_rows import OUTPUTS_OF_EACH_IMAGE, rows_of_image
-from gapcam.classes import ClassNames, ClassRef
-from gapcam.contract import Contract, HeadKind, contract_from_metadata
-from gapcam.errors import BackendError, UsageError, VerificationError
+from gapcam.backends.protocol import Array, Backend
+from gapcam.classes import ClassRef
+from gapcam.errors import BackendError, UsageError
 from gapcam.frame import Frame, check_frame
-from gapcam.geometry import place
-from gapcam.identity import DEVICE_TOLERANCE, GREATEST_TOLERANCE, identity_error, maps_error, tangent_error
-from gapcam.model_check import check_model, check_outputs, check_run
-from gapcam.preprocessing import empty_input, fill_input
+from gapcam.host_path import HostPath
+from gapcam.loaded_model import model_from_backend
 from gapcam.result import Result
 
 MAX_THREADS = 1024
 """More than a device has cores: a slip of the pen."""
 
 _DEVICES = ("auto", "cpu")
-
-_AT_LOAD = {
-    HeadKind.AFFINE: (names.CAM_WEIGHTS, names.CAM_BIAS),
-    HeadKind.LAYERNORM: (names.CAM_WEIGHTS, names.CAM_BIAS),
-    HeadKind.NONLINEAR: (names.TOPK_BIAS,),
-}
-"""What the check of the identity needs beside what maps need, by the head's kind."""
 
 
 def load(
@@ -118,49 +102,18 @@ class Session:
     """
 
     def __init__(self, backend: Backend, *, name: str = "the model", verify: bool = True) -> None:
+        self._model = model = model_from_backend(backend, name)
         self.name = name
-        self.contract: Contract = contract_from_metadata(backend.metadata, name)
-        check_model(backend, self.contract, name)
         self.engine = backend.engine
         self.inputs, self.outputs = dict(backend.inputs), dict(backend.outputs)
-        self._backend: Backend | None = backend
-        self._batched = self.inputs[names.IMAGE].shape[0] is None
-
-        kind = self.contract.head.kind
-        self.exact = self.contract.head.exact
-        self._wanted = (names.LOGITS, names.FEATURES, *OUTPUTS_OF_EACH_IMAGE.get(kind, ()))
-        if kind is HeadKind.NONLINEAR and names.MAPS in self.outputs:
-            self._wanted += (names.MAPS,)  # for the classes that have no row
-
-        probe = self._probe()
-        self.map_size = (probe[names.FEATURES].shape[2], probe[names.FEATURES].shape[3])
-        self.classes = ClassNames(self.contract.labels, probe[names.LOGITS].shape[1])
-        self.labels = self.classes.labels
-        self.weights = _as_float32(probe.get(names.CAM_WEIGHTS))
-        self.bias = _as_float32(probe.get(names.CAM_BIAS))
-        self.identity_error = _error_of_identity(probe)
-        given = self.contract.verification.identity_tolerance
-        self.identity_tolerance = min(max(DEVICE_TOLERANCE, given), GREATEST_TOLERANCE)
-        # Not "error > tolerance": NaN must fail too.
-        if verify and not self.identity_error <= self.identity_tolerance:
-            raise VerificationError(
-                f"{name} is not right on {self.engine}: logits differ from mean(map) + bias by "
-                f"{self.identity_error:.2g} of the greatest of them; at most {self.identity_tolerance:.2g} was "
-                "expected. Its maps would be wrong; export it again, or try another device."
-            )
-
-    def _probe(self) -> dict[str, Array]:
-        """One run on noise: reads W and b, which no later run asks for, and gives what the identity is checked on."""
-        height, width = self.contract.preprocessing.size
-        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-        tensor = empty_input(1, self.contract.preprocessing)
-        fill_input(noise, self.contract.preprocessing, place((height, width), self.contract.preprocessing), tensor[0])
-        wanted = (*self._wanted, *_AT_LOAD.get(self.contract.head.kind, ()))
-        arrays = dict(zip(wanted, self._opened().run(wanted, tensor), strict=True))
-        # Again on what came: a side that the model leaves open may be anything.
-        found = {name: TensorInfo(name, array.shape, str(array.dtype)) for name, array in arrays.items()}
-        check_outputs(found, self.contract, self.name)
-        return arrays
+        self.contract = model.contract
+        self.exact = model.contract.head.exact
+        self.classes, self.labels = model.classes, model.classes.labels
+        self.map_size, self.weights, self.bias = model.map_size, model.weights, model.bias
+        self.identity_error, self.identity_tolerance = model.identity_error, model.identity_tolerance
+        if verify:
+            model.check_identity(backend.engine)
+        self._path = HostPath(model, backend)
 
     def __call__(self, frame: Frame) -> Result:
         """Classify one frame.
@@ -177,7 +130,7 @@ class Session:
             UsageError: the session is closed.
         """
         check_frame(frame)
-        return self._run([frame])[0]
+        return self._path.run([frame])[0]
 
     def batch(self, frames: Sequence[Frame]) -> list[Result]:
         """Classify several frames, of whatever sizes, in one inference.
@@ -190,9 +143,9 @@ class Session:
         """
         for index, frame in enumerate(frames):
             check_frame(frame, f"frame {index} of the batch: ")
-        if self._batched:
-            return self._run(frames) if len(frames) else []
-        return [self._run([frame])[0] for frame in frames]
+        if self._model.batched:
+            return self._path.run(frames) if len(frames) else []
+        return [self._path.run([frame])[0] for frame in frames]
 
     def infer(self, image: Array) -> dict[str, Array]:
         """Run the network alone, on images that are preprocessed already: for measuring how long that takes.
@@ -208,7 +161,7 @@ class Session:
             BackendError: the engine failed.
             UsageError: the session is closed.
         """
-        return dict(zip(self._wanted, self._opened().run(self._wanted, image), strict=True))
+        return self._path.infer(image)
 
     def index(self, target: ClassRef) -> int:
         """The index of a class given by its index or label.
@@ -220,9 +173,7 @@ class Session:
 
     def close(self) -> None:
         """Give the model's memory back. Results stay usable. Closing twice does nothing."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            backend.close()
+        self._path.close()
 
     def __enter__(self) -> Session:
         return self
@@ -231,57 +182,3 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _opened(self) -> Backend:
-        if self._backend is None:
-            raise UsageError(CLOSED)
-        return self._backend
-
-    def _run(self, frames: Sequence[Frame]) -> list[Result]:
-        self._opened()  # before any work
-        preprocessing = self.contract.preprocessing
-        tensor = empty_input(len(frames), preprocessing)
-        placements, preprocess_ms = [], []
-        for frame, slot in zip(frames, tensor, strict=True):
-            started = perf_counter()
-            placements.append(place((frame.shape[0], frame.shape[1]), preprocessing))
-            fill_input(frame, preprocessing, placements[-1], slot)
-            preprocess_ms.append((perf_counter() - started) * 1e3)
-        started = perf_counter()
-        arrays = self.infer(tensor)
-        inference_ms = (perf_counter() - started) * 1e3 / len(frames)
-        check_run(arrays, len(frames), self.contract, self.name)
-        logits, features, every_map = arrays[names.LOGITS], arrays[names.FEATURES], arrays.get(names.MAPS)
-        return [
-            Result(
-                frame=frame,
-                logits=logits[i].astype(np.float32, copy=False),
-                features=features[i],
-                rows=rows_of_image(self.weights, arrays, i),
-                every_map=None if every_map is None else every_map[i],
-                scoring=self.contract.head.scores,
-                exact=self.exact,
-                classes=self.classes,
-                input_size=preprocessing.size,
-                placement=placements[i],
-                timings_ms={"preprocess": preprocess_ms[i], "inference": inference_ms},
-            )
-            for i, frame in enumerate(frames)
-        ]
-
-
-def _as_float32(array: Array | None) -> FloatArray | None:
-    return None if array is None else array.astype(np.float32)
-
-
-def _error_of_identity(arrays: Mapping[str, Array]) -> float:
-    """How far the identity is from holding, in the form that this head has it."""
-    logits, features = arrays[names.LOGITS], arrays[names.FEATURES]
-    if names.TOPK_WEIGHTS not in arrays:
-        weights, bias = arrays.get(names.CAM_WEIGHTS), arrays.get(names.CAM_BIAS)
-        return identity_error(logits, features, weights, bias, arrays.get(names.CAM_SCALE))
-    classes, rows = arrays[names.TOPK_CLASSES], arrays[names.TOPK_WEIGHTS]
-    error = tangent_error(logits, features, classes, rows, arrays[names.TOPK_BIAS])
-    if names.MAPS in arrays and np.isfinite(error):
-        error = float(np.maximum(error, maps_error(arrays[names.MAPS], features, classes, rows)))  # NaN stays NaN
-    return error
