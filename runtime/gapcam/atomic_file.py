@@ -44,11 +44,15 @@ def check_spares(path: Path, others: Iterable[Path | None]) -> None:
             raise DataError(f"{path} would be written over {other}, which would be lost; name another file.")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, *parts: bytes | bytearray | memoryview) -> None:
     """Write a file through a temporary one beside it, so that nobody ever sees half of it.
 
     Not even after a power cut: the content is on the disk before it takes the name. Each file costs a flush of the
     disk, which takes longest on memory cards.
+
+    Args:
+        path: of the file.
+        parts: what it will hold, one after the other; large ones need not be joined.
 
     Raises:
         DataError: the place cannot be written; an older file there is left as it was.
@@ -59,7 +63,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
