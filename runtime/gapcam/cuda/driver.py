@@ -204,6 +204,11 @@ class Driver(Protocol):
     def copy(self, source: int, target: int, nbytes: int, stream: Stream) -> None:
         """Queue a copy on the device."""
 
+    def copy_rows(
+        self, source: int, source_pitch: int, target: int, target_pitch: int, shape: tuple[int, int], stream: Stream
+    ) -> None:
+        """As `copy`, of (rows, nbytes): rows that lie `source_pitch` bytes apart go to rows `target_pitch` apart."""
+
     def capture(self, stream: Stream) -> AbstractContextManager[Capture]:
         """Capture what this thread queues on a stream, instead of running it.
 
