@@ -1,15 +1,17 @@
-"""What a frame is: H x W x 3, uint8, BGR, as OpenCV gives it."""
+"""What a frame is: H x W x 3, uint8, BGR, as OpenCV gives it; on a device, BGRA and NV12, too."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gapcam.errors import FrameError
+from gapcam.errors import FrameError, UsageError
 
 Frame: TypeAlias = NDArray[np.uint8]
+FrameFormat: TypeAlias = Literal["bgr", "bgra", "nv12"]
+"""H x W x 3, H x W x 4, or H x W of luma and then H/2 x W/2 pairs (U, V), as one array of H * 3/2 x W."""
 
 _EXPECTED = "expected a NumPy array of H x W x 3 uint8 in BGR order"
 
@@ -43,6 +45,34 @@ def check_frame(frame: object, where: str = "") -> Frame:
     if frame.dtype != np.uint8:
         raise FrameError(f"{got}. {_cure_for_dtype(frame.dtype)}")
     return frame
+
+
+def check_frame_of(frame: object, frame_format: FrameFormat, where: str = "") -> tuple[int, int]:
+    """(height, width) of a frame in this format, if it is one.
+
+    Raises:
+        FrameError: it has another type, dtype or layout.
+        UsageError: there is no such format.
+    """
+    if frame_format not in get_args(FrameFormat):
+        raise UsageError(f"frame format is {frame_format!r}; give one of {', '.join(get_args(FrameFormat))}")
+    if frame_format == "bgr":
+        checked = check_frame(frame, where)
+        return checked.shape[0], checked.shape[1]
+    shape = "H x W x 4 uint8 in BGRA order" if frame_format == "bgra" else "H * 3/2 x W uint8, NV12 with even H and W"
+    expected = f"expected a NumPy array of {shape}"
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(f"{where}got {type(frame).__name__}; {expected}. {_cure_for_type(frame)}")
+    sides = frame.shape
+    fits = len(sides) == 3 and sides[2] == 4 if frame_format == "bgra" else len(sides) == 2 and not sides[0] % 3
+    if frame_format == "nv12":
+        fits = fits and not (sides[0] * 2 // 3 % 2 or sides[1] % 2)
+    if not fits or 0 in sides or frame.dtype != np.uint8:
+        raise FrameError(
+            f"{where}got an array of shape {sides} and dtype {frame.dtype}; {expected}. For another one give its "
+            "format, 'bgr', 'bgra' or 'nv12'"
+        )
+    return (sides[0] * 2 // 3 if frame_format == "nv12" else sides[0]), sides[1]
 
 
 def _cure_for_type(frame: object) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
-FrameFormat: TypeAlias = Literal["bgr", "bgra", "nv12"]
+from gapcam.frame import FrameFormat as FrameFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,84 @@
+"""Device memory that is used again: a camera's results need the same sizes, frame after frame.
+
+Allocating and freeing device memory costs from microseconds to a wait for the whole device, by the driver. Here a piece
+comes back when it is closed or collected and goes to the next who asks for its size. All work on it must be done by then:
+whoever queues work on a piece waits for it before the piece may be let go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Lock
+
+from gapcam.cuda.driver import Driver, Memory
+from gapcam.errors import BackendError
+
+_KEPT = 8
+"""Idle pieces, of all sizes together; the oldest are freed. A few results' worth."""
+
+
+class PooledMemory:
+    """A `gapcam.cuda.driver.Memory` that goes back to its pool."""
+
+    def __init__(self, memory: Memory, nbytes: int, returned: deque[tuple[int, Memory]]) -> None:
+        self.pointer, self.nbytes = memory.pointer, nbytes
+        self._memory: Memory | None = memory
+        self._returned = returned
+
+    def close(self) -> None:
+        """Give it back. Closing twice does nothing."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            # Appending takes no lock: the garbage collector may come here in the midst of `MemoryPool.take`.
+            self._returned.append((self.nbytes, memory))
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class MemoryPool:
+    """Pieces of device memory by size. Several threads may use it."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._returned: deque[tuple[int, Memory]] = deque()
+        self._idle: list[tuple[int, Memory]] = []  # the one that came back first is the first
+        self._lock = Lock()
+
+    def take(self, nbytes: int) -> PooledMemory:
+        """A piece of this size, uninitialised. The device's context is current on this thread.
+
+        Raises:
+            BackendError: there is not enough memory.
+        """
+        with self._lock:
+            self._collect()
+            for place in reversed(range(len(self._idle))):
+                if self._idle[place][0] == nbytes:
+                    return PooledMemory(self._idle.pop(place)[1], nbytes, self._returned)
+            surplus, self._idle = self._idle[:-_KEPT], self._idle[-_KEPT:]
+        _free(surplus)
+        try:
+            memory = self._driver.allocate(nbytes)
+        except BackendError:
+            if not self.close():
+                raise
+            memory = self._driver.allocate(nbytes)  # with what lay idle
+        return PooledMemory(memory, nbytes, self._returned)
+
+    def close(self) -> bool:
+        """Free what has come back, if anything. Pieces that are still out are freed when they are collected."""
+        with self._lock:
+            self._collect()
+            idle, self._idle = self._idle, []
+        _free(idle)
+        return bool(idle)
+
+    def _collect(self) -> None:
+        while self._returned:
+            self._idle.append(self._returned.popleft())
+
+
+def _free(pieces: list[tuple[int, Memory]]) -> None:
+    for _, memory in pieces:
+        memory.close()
