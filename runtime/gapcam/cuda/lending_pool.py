@@ -46,7 +46,7 @@ class LendingPool(Generic[Key, Thing]):
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait until all are back, and end them. Who asks from now on, or waits, is told. Closing twice does nothing."""
+        """Wait until all are back, and end them. Who waits or asks later is told. Closing twice does nothing."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,8 +1,8 @@
 """Device memory that is used again: a camera's results need the same sizes, frame after frame.
 
-Allocating and freeing device memory costs from microseconds to a wait for the whole device, by the driver. Here a piece
-comes back when it is closed or collected and goes to the next who asks for its size. All work on it must be done by then:
-whoever queues work on a piece waits for it before the piece may be let go.
+Allocating and freeing device memory costs from microseconds to a wait for the whole device, by the driver. Here a
+piece comes back when it is closed or collected, and goes to the next who asks for its size. All work on it must be done
+by then: whoever queues work on a piece waits for it before the piece may be let go.
 """
 
 from __future__ import annotations
