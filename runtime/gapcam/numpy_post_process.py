@@ -93,6 +93,7 @@ class NumpyPostProcess:
         *,
         colormap: str,
         alpha: float,
+        alpha_by_heat: bool,
         normalization: Normalization,
         limits: tuple[float, float] | None,
         clamp_negative: bool,
@@ -101,7 +102,15 @@ class NumpyPostProcess:
         """H x W x 3 uint8 BGR."""
         part = self._normalized_part(index, normalization, limits, clamp_negative)
         with self._times.timed("overlay"):
-            return blend(self.frame, part, self._placement, colormap=colormap, alpha=alpha, out=out)
+            return blend(
+                self.frame,
+                part,
+                self._placement,
+                colormap=colormap,
+                alpha=alpha,
+                alpha_by_heat=alpha_by_heat,
+                out=out,
+            )
 
     def _normalized_part(
         self, index: int, normalization: Normalization, limits: tuple[float, float] | None, clamp_negative: bool

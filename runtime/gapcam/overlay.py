@@ -36,9 +36,13 @@ def blend(
     *,
     colormap: str = "jet",
     alpha: float = 0.5,
+    alpha_by_heat: bool = False,
     out: Frame | None = None,
 ) -> Frame:
     """The frame with a coloured map over it: alpha * colour(map) + (1 - alpha) * frame.
+
+    The map is rounded to 256 levels in the input's resolution, and its levels are resized bilinearly in integers, the
+    same on every platform: any other implementation can have the same levels.
 
     Args:
         frame: H x W x 3 uint8 BGR.
@@ -46,6 +50,8 @@ def blend(
         placement: of the frame in the network's input. Pixels that the network did not see stay as they are.
         colormap: a key of `COLORMAPS`.
         alpha: of the map, in [0, 1].
+        alpha_by_heat: at each pixel alpha times the map, so that only what is warm is covered: in steps of 1/255, and
+            each of the two products is rounded, so that the sum may be off by one.
         out: where to write, an array like `frame`; it may be `frame` itself where `frame` may be lost, but no other
             view of its pixels.
 
@@ -62,14 +68,22 @@ def blend(
     seen = placement.frame_rect
     if (seen.height, seen.width) != frame.shape[:2]:
         np.copyto(out, frame)
-    levels = cv2.resize((heat * 255 + 0.5).astype(np.uint8), (seen.width, seen.height), interpolation=cv2.INTER_LINEAR)
+    levels = (heat * 255 + 0.5).astype(np.uint8)
+    levels = cv2.resize(levels, (seen.width, seen.height), interpolation=cv2.INTER_LINEAR_EXACT)
+    if alpha_by_heat:
+        colors, keeps = colors_by_heat(colormap, alpha)
     source = frame[seen.rows, seen.columns]
     target = out[seen.rows, seen.columns]
     rows = max(1, _STRIP_PIXELS // seen.width)
     for top in range(0, seen.height, rows):
         strip = slice(top, top + rows)
         colored = cv2.applyColorMap(levels[strip], colors)
-        cv2.addWeighted(colored, alpha, source[strip], 1 - alpha, 0, dst=target[strip])
+        if alpha_by_heat:
+            kept = cv2.applyColorMap(levels[strip], keeps)
+            cv2.multiply(source[strip], kept, dst=kept, scale=1 / 255)
+            cv2.add(colored, kept, dst=target[strip])
+        else:
+            cv2.addWeighted(colored, alpha, source[strip], 1 - alpha, 0, dst=target[strip])
     return out
 
 
@@ -95,6 +109,20 @@ def color_table(colormap: str) -> Frame:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(f"there is no colour map {colormap!r}.{hint} Give one of: {', '.join(sorted(COLORMAPS))}")
     return np.asarray(cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap]), np.uint8)
+
+
+@lru_cache(maxsize=8)
+def colors_by_heat(colormap: str, alpha: float) -> tuple[Frame, Frame]:
+    """What `blend` with `alpha_by_heat` makes of each level: colour + keep * frame / 255, rounded each.
+
+    A level covers alpha * level of 255, rounded.
+
+    Returns:
+        The 256 colours times what they cover, and what the frame keeps of 255, [256,1,3] uint8 each.
+    """
+    covers = np.rint(alpha * np.arange(256)).astype(np.int64)[:, None, None]
+    colors = (color_table(colormap) * covers + 127) // 255
+    return colors.astype(np.uint8), np.repeat(255 - covers, 3, axis=2).astype(np.uint8)
 
 
 def draw_boxes(image: Frame, boxes: Sequence[Box]) -> None:

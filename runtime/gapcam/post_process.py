@@ -59,6 +59,7 @@ class PostProcess(Protocol):
         *,
         colormap: str,
         alpha: float,
+        alpha_by_heat: bool,
         normalization: Normalization,
         limits: tuple[float, float] | None,
         clamp_negative: bool,

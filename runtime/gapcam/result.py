@@ -218,6 +218,7 @@ class Result:
         *,
         colormap: str = "jet",
         alpha: float = 0.5,
+        alpha_by_heat: bool = False,
         normalization: Normalization = "minmax",
         limits: tuple[float, float] | None = None,
         clamp_negative: bool = False,
@@ -231,6 +232,7 @@ class Result:
             target: the class.
             colormap: one of OpenCV's, such as "jet", "turbo", "viridis" (`gapcam.overlay.COLORMAPS`).
             alpha: of the map, from 0 (only the frame) to 1 (only the map).
+            alpha_by_heat: at each pixel alpha times the normalised map, so that only what is warm is covered.
             normalization: as in `heatmap`.
             limits: as in `heatmap`.
             clamp_negative: without the negative weights.
@@ -250,6 +252,7 @@ class Result:
             self._mapped(target, clamp_negative),
             colormap=colormap,
             alpha=alpha,
+            alpha_by_heat=alpha_by_heat,
             normalization=normalization,
             limits=limits,
             clamp_negative=clamp_negative,

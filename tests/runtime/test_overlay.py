@@ -9,7 +9,7 @@ from small_models import a_contract, fake_red_and_blue
 
 import gapcam
 from gapcam.geometry import place
-from gapcam.overlay import COLORMAPS, blend, draw_boxes, draw_caption, line_width
+from gapcam.overlay import COLORMAPS, blend, colors_by_heat, draw_boxes, draw_caption, line_width
 
 RNG = np.random.default_rng(0)
 
@@ -56,6 +56,63 @@ def test_alpha_0_is_the_frame_and_alpha_1_the_colours() -> None:
     np.testing.assert_array_equal(blend(frame, heat, placement, alpha=0), frame)
     colors = cv2.applyColorMap((heat * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_JET)
     np.testing.assert_array_equal(blend(frame, heat, placement, alpha=1), colors)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
+def test_by_heat_each_pixel_is_covered_by_alpha_times_its_own_level(resize: str, alpha: float) -> None:
+    """The bound: half a step of 1/255 in the cover, and the rounding of the colour's part and of the frame's."""
+    placement = place((45, 80), gapcam.Preprocessing(size=(32, 32), resize=resize))  # type: ignore[arg-type]
+    frame, heat = noise(45, 80), smooth(placement.input_rect.height, placement.input_rect.width)
+    before, seen = frame.copy(), placement.frame_rect
+    levels = resized_by_hand((heat * 255 + 0.5).astype(np.uint8), seen.height, seen.width)
+    covers = alpha * levels[..., None] / 255
+    expected = before.astype(np.float64)
+    part = expected[seen.rows, seen.columns]
+    part[:] = covers * cv2.applyColorMap(levels, cv2.COLORMAP_TURBO) + (1 - covers) * part
+    got = blend(frame, heat, placement, colormap="turbo", alpha=alpha, alpha_by_heat=True)
+    assert np.abs(got - expected).max() <= 1.5
+    cold = np.zeros(frame.shape[:2], bool)
+    cold[seen.rows, seen.columns] = np.rint(alpha * levels) == 0
+    np.testing.assert_array_equal(got[cold], before[cold])
+    np.testing.assert_array_equal(
+        blend(frame, heat, placement, colormap="turbo", alpha=alpha, alpha_by_heat=True, out=frame), got
+    )
+
+
+def test_by_heat_each_level_over_each_pixel_is_what_the_tables_say() -> None:
+    frame = np.arange(256, dtype=np.uint8)[:, None, None].repeat(256, axis=1).repeat(3, axis=2)
+    heat = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(256, axis=0)
+    placement = place((256, 256), gapcam.Preprocessing(size=(256, 256)))
+    for alpha in (0.4, 1.0):
+        colors, keeps = colors_by_heat("jet", alpha)
+        kept = (2 * frame.astype(int) * keeps[None, :, 0] + 255) // 510  # rounded; 255 is odd, so there are no ties
+        expected = colors[None, :, 0] + kept
+        np.testing.assert_array_equal(blend(frame, heat, placement, alpha=alpha, alpha_by_heat=True), expected)
+
+
+def resized_by_hand(levels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear with half-pixel centres in integers: the sample's place in steps of 1/256, the sum rounded once."""
+    weights = []
+    for old, new in zip(levels.shape, (height, width), strict=True):
+        place_of = (np.arange(new) + 0.5) * (old / new) - 0.5
+        first = np.floor(place_of).astype(int)
+        second = np.rint((place_of - first) * 256).astype(int)
+        matrix = np.zeros((new, old), int)
+        np.add.at(matrix, (np.arange(new), np.clip(first, 0, old - 1)), 256 - second)
+        np.add.at(matrix, (np.arange(new), np.clip(first + 1, 0, old - 1)), second)
+        weights.append(matrix)
+    return ((weights[0] @ levels @ weights[1].T + (1 << 15)) >> 16).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(45, 80), (7, 5), (64, 64), (1, 1), (301, 33)])
+def test_levels_are_resized_in_integers_the_same_everywhere(size: tuple[int, int]) -> None:
+    """With alpha 1 the overlay is the colours alone, so its levels can be read back from a map whose colours differ."""
+    heat = smooth(32, 32)
+    placement = place(size, gapcam.Preprocessing(size=(32, 32)))
+    levels = resized_by_hand((heat * 255 + 0.5).astype(np.uint8), *size)
+    expected = cv2.applyColorMap(levels, cv2.COLORMAP_JET)
+    np.testing.assert_array_equal(blend(noise(*size), heat, placement, colormap="jet", alpha=1), expected)
 
 
 @pytest.mark.parametrize("colormap", sorted(COLORMAPS))

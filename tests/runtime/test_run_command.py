@@ -88,6 +88,26 @@ def test_the_overlay_is_the_one_that_the_api_draws(model: Path, tmp_path: Path) 
     np.testing.assert_array_equal(gapcam.read_image(tmp_path / "cat.overlay.png"), expected)
 
 
+def test_alpha_by_heat_leaves_what_is_cold_as_it_was(model: Path, tmp_path: Path) -> None:
+    image = np.full((16, 16, 3), 50, np.uint8)
+    image[4:8, 4:8] = (0, 0, 255)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    gapcam_run(model, tmp_path / "a.png", "-o", tmp_path / "out", "--classes", "red", "--alpha-by-heat")
+    drawn = cv2.imread(str(tmp_path / "out" / "a.overlay.png"))
+    with gapcam.load(model, threads=1) as session:
+        result = session(image)
+    prediction = result.prediction("red")
+    expected = result.overlay(
+        "red",
+        alpha_by_heat=True,
+        boxes=result.boxes("red"),
+        caption=f"red {prediction.score:.2f}",
+    )
+    np.testing.assert_array_equal(drawn, expected)
+    assert (result.overlay("red") != result.overlay("red", alpha_by_heat=True)).any()
+    np.testing.assert_array_equal(drawn[12:, 12:], image[12:, 12:])  # the coldest
+
+
 def test_json_puts_the_lines_on_stdout_and_nothing_else(model: Path, tmp_path: Path) -> None:
     done = gapcam_run(model, picture(tmp_path / "a.png"), tmp_path / "none.png", "--json", "-o", tmp_path / "out")
     assert done.exit_code == 1

@@ -101,6 +101,11 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
     show_default=True,
     help="Overlay: how much the map covers the image.",
 )
+@click.option(
+    "--alpha-by-heat",
+    is_flag=True,
+    help="Overlay: cover the image by --alpha times the map, so that only what is warm is covered.",
+)
 @click.option("--overlays/--no-overlays", default=True, show_default=True, help="Whether to write overlays.")
 @click.option(
     "--format",
@@ -144,6 +149,7 @@ def run(
     clamp_negative: bool,
     colormap: str,
     alpha: float,
+    alpha_by_heat: bool,
     overlays: bool,
     suffix: str,
     recursive: bool,
@@ -230,6 +236,7 @@ def run(
                         shown.index,
                         colormap=colormap,
                         alpha=alpha,
+                        alpha_by_heat=alpha_by_heat,
                         normalization=normalization,
                         limits=limits,
                         clamp_negative=clamp_negative,
