@@ -120,14 +120,9 @@ class Driver(Protocol):
         Everything below, and every method of what it returns, is called inside one.
         """
 
-    def allocate(self, nbytes: int, stream: Stream | None = None) -> Memory:
-        """Device memory of at least one byte.
-
-        Args:
-            nbytes: its size.
-            stream: where all its uses are queued. It is then allocated and freed in this stream's order, which waits
-                for nothing: for what lives as long as a result. Without, it is for any stream, and freeing it waits
-                for the device: for what is allocated once.
+    def allocate(self, nbytes: int) -> Memory:
+        """Device memory of at least one byte, for any stream. Freeing it waits for the device; what is needed again and
+        again comes from a `gapcam.cuda.memory_pool.MemoryPool`.
 
         Raises:
             BackendError: there is not enough.
