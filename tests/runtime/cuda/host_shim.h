@@ -25,8 +25,8 @@
 //         Memory filled with 0xFF, ending as close to an unmapped page as the alignment (a power of two) allows.
 //         NULL: there is none.
 //     int host_free(void *memory);
-//         Unmaps it for good; its addresses are not used again. Returns 0, or 1 where what lies between its end and
-//         the unmapped page was written to, or -1 where it was not allocated here.
+//         Unmaps it for good; its addresses are not used again. Returns 0, or 1 where something was written between
+//         it and the unmapped pages around it, or -1 where it was not allocated here.
 //     void host_order(int descending);
 //         The order of blocks and threads from now on; 0 at first.
 
@@ -347,9 +347,8 @@ inline unsigned short host_half_from_float(float value) {
     // Units in the last place: 2^-24 below 2^-14, and 2^(exponent - 10) from there.
     const int exponent = size < std::ldexp(1.0, -14) ? -14 : std::ilogb(size);
     const auto units = static_cast<unsigned>(std::nearbyint(std::ldexp(size, 10 - exponent)));
-    // A fraction that rounds up to 2^11 carries into the exponent by itself.
-    const unsigned base = units < 0x400 ? 0 : static_cast<unsigned>(exponent + 14) << 10;
-    return static_cast<unsigned short>(sign | (base + units));
+    // The leading bit of a normal number's units, and a fraction that rounds up to 2^11, carry into the exponent.
+    return static_cast<unsigned short>(sign | ((static_cast<unsigned>(exponent + 14) << 10) + units));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -629,9 +628,11 @@ inline const Entry *find(const char *name) {
     return nullptr;
 }
 
+inline constexpr std::size_t kGuard = 1 << 20;  // unmapped bytes on either side of an allocation
+
 struct Allocation {
     char *start;  // of the mapping
-    std::size_t mapped, bytes, slack;
+    std::size_t mapped, before, bytes, after;  // before and after: what may not be written, though it is mapped
 };
 
 struct Heap {
@@ -741,19 +742,18 @@ void *host_allocate(unsigned long long nbytes, unsigned alignment) {
     const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const std::size_t bytes = nbytes ? nbytes : 1, rounded = (bytes + alignment - 1) / alignment * alignment;
     const std::size_t usable = (rounded + page - 1) / page * page;
-    // An unmapped page before it, too.
-    void *mapped = mmap(nullptr, usable + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *mapped = mmap(nullptr, usable + 2 * host::kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED) return nullptr;
     char *start = static_cast<char *>(mapped);
-    if (mprotect(start + page, usable, PROT_READ | PROT_WRITE) != 0) {
-        munmap(mapped, usable + 2 * page);
+    if (mprotect(start + host::kGuard, usable, PROT_READ | PROT_WRITE) != 0) {
+        munmap(mapped, usable + 2 * host::kGuard);
         return nullptr;
     }
-    char *memory = start + page + usable - rounded;
+    char *memory = start + host::kGuard + usable - rounded;
     std::memset(memory, 0xFF, rounded);
     host::Heap &heap = *host::heap;
     const std::lock_guard<std::mutex> lock(heap.mutex);
-    heap.live[memory] = {start, usable + 2 * page, bytes, rounded - bytes};
+    heap.live[memory] = {start, usable + 2 * host::kGuard, usable - rounded, bytes, rounded - bytes};
     return memory;
 }
 
@@ -765,8 +765,9 @@ int host_free(void *memory) {
     const host::Allocation allocation = found->second;
     heap.live.erase(found);
     int spoiled = 0;
-    for (std::size_t i = 0; i < allocation.slack; ++i)
-        spoiled |= static_cast<unsigned char *>(memory)[allocation.bytes + i] != 0xFF;
+    const auto *content = static_cast<unsigned char *>(memory);
+    for (std::size_t i = 0; i < allocation.after; ++i) spoiled |= content[allocation.bytes + i] != 0xFF;
+    for (std::size_t i = 1; i <= allocation.before; ++i) spoiled |= *(content - i) != 0;
     // Mapped anew without rights: the memory goes back, the addresses stay taken.
     mmap(allocation.start, allocation.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     return spoiled;
