@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from gapcam.backends.onnxruntime import ORT_ERRORS
+from gapcam.backends.onnxruntime_session import ORT_ERRORS
 from gapcam.errors import ModelError
 from gapcam_export.graph import graph_inputs, nodes_between, tensors_read
 

@@ -58,11 +58,11 @@ def explain_unreadable(path: Path) -> str | None:
     seen: set[int] = set()
     with path.open("rb") as file:
         while file.tell() < size:
-            tag = _varint(file)
+            tag = read_varint(file)
             if tag is None or _MODEL_FIELDS.get(tag >> 3) != tag & 7:
                 return foreign if not seen else "is damaged; copy or export it again"
             seen.add(tag >> 3)
-            value = _varint(file)
+            value = read_varint(file)
             end = file.tell() if tag & 7 == 0 else file.tell() + (value or 0)
             if value is None or end > size:
                 if seen == {tag >> 3} and tag >> 3 != _GRAPH:
@@ -74,7 +74,7 @@ def explain_unreadable(path: Path) -> str | None:
     return None
 
 
-def _varint(file: BinaryIO) -> int | None:
+def read_varint(file: BinaryIO) -> int | None:
     """The next base-128 number, lowest digit first; None at the file's end or where there is none."""
     value = 0
     for shift in range(0, 70, 7):
