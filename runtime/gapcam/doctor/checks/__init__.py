@@ -1,0 +1,1 @@
+"""One file a subject: facts in, findings out. None of them looks at the machine."""
