@@ -54,8 +54,7 @@ def check_frame_of(frame: object, frame_format: FrameFormat, where: str = "") ->
         FrameError: it has another type, dtype or layout.
         UsageError: there is no such format.
     """
-    if frame_format not in get_args(FrameFormat):
-        raise UsageError(f"frame format is {frame_format!r}; give one of {', '.join(get_args(FrameFormat))}")
+    check_format(frame_format)
     if frame_format == "bgr":
         checked = check_frame(frame, where)
         return checked.shape[0], checked.shape[1]
@@ -75,6 +74,23 @@ def check_frame_of(frame: object, frame_format: FrameFormat, where: str = "") ->
     return (sides[0] * 2 // 3 if frame_format == "nv12" else sides[0]), sides[1]
 
 
+def check_format(frame_format: str) -> None:
+    """Refuse what is no format.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if frame_format not in get_args(FrameFormat):
+        raise UsageError(f"frame format is {frame_format!r}; give one of {', '.join(get_args(FrameFormat))}")
+
+
+def on_device(frame: object) -> bool:
+    """Whether something says that it lies in a GPU's memory. PyTorch's tensors on the host say so, too."""
+    # Not hasattr(frame): PyTorch raises of a tensor that requires a gradient.
+    known = {*dir(type(frame)), *getattr(frame, "__dict__", {})}
+    return bool(known & {"__cuda_array_interface__", "cudaPtr"})
+
+
 def _cure_for_type(frame: object) -> str:
     if frame is None:
         return "cv2.imread and VideoCapture.read give None when they fail; gapcam.read_image says why"
@@ -82,6 +98,8 @@ def _cure_for_type(frame: object) -> str:
         return "For several frames: session.batch(frames)"
     if isinstance(frame, (str, bytes)) or hasattr(frame, "__fspath__"):
         return "To read a file: gapcam.read_image(path)"
+    if on_device(frame):
+        return "This one lies in a GPU's memory: load the model on that device, or download the frame"
     return "Convert it with np.asarray, and RGB to BGR with frame[..., ::-1]"
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from gapcam import contract as names
 from gapcam.backends.protocol import CLOSED, Array, Backend
 from gapcam.class_rows import rows_of_image
-from gapcam.errors import UsageError
-from gapcam.frame import Frame
+from gapcam.errors import FrameError, UsageError
+from gapcam.frame import Frame, FrameFormat, check_format, check_frame
 from gapcam.geometry import place
 from gapcam.loaded_model import LoadedModel
 from gapcam.model_check import check_run
@@ -32,6 +32,16 @@ class HostPath:
     def __init__(self, model: LoadedModel, backend: Backend) -> None:
         self._model = model
         self._backend: Backend | None = backend
+
+    def checked(self, frame: object, frame_format: FrameFormat, where: str = "") -> Frame:
+        """H x W x 3 uint8 BGR; there is no other format here."""
+        check_format(frame_format)
+        if frame_format != "bgr":
+            raise FrameError(
+                f"{where}got a frame of format {frame_format!r}; this session computes on the host and expected 'bgr'. "
+                "Convert it: cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR) or cv2.COLOR_YUV2BGR_NV12"
+            )
+        return check_frame(frame, where)
 
     def run(self, frames: Sequence[Frame]) -> list[Result]:
         """One inference of at least one frame, each H x W x 3 uint8 BGR and checked."""

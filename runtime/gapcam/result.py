@@ -248,6 +248,7 @@ class Result:
             UsageError: a wrong colour map, alpha, normalization or limits.
             FrameError: `out` is not an array like the frame, or overlaps it.
         """
+        self._check_drawn(boxes, caption)
         image = self._post.overlay(
             self._mapped(target, clamp_negative),
             colormap=colormap,
@@ -258,11 +259,9 @@ class Result:
             clamp_negative=clamp_negative,
             out=out,
         )
-        with self._times.timed("overlay", more=True):
-            if boxes:
-                draw_boxes(image, boxes)
-            if caption:
-                draw_caption(image, caption)
+        if boxes or caption:
+            with self._times.timed("overlay", more=True):
+                self._draw(image, boxes, caption)
         return image
 
     def to_dict(
@@ -311,6 +310,15 @@ class Result:
             "classes": explained,
             "timings_ms": {step: round(value, 3) for step, value in self.timings_ms.items()},
         }
+
+    def _check_drawn(self, boxes: Sequence[Box], caption: str) -> None:
+        """Refuse what cannot be drawn on a frame of this format."""
+
+    def _draw(self, image: Frame, boxes: Sequence[Box], caption: str) -> None:
+        if boxes:
+            draw_boxes(image, boxes)
+        if caption:
+            draw_caption(image, caption)
 
     def _index(self, target: ClassRef | None) -> int:
         return int(self.logits.argmax()) if target is None else self._classes.resolve(target)

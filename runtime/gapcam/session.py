@@ -6,14 +6,23 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from gapcam.backends.device_protocol import DeviceBackend
 from gapcam.backends.protocol import Array, Backend
 from gapcam.classes import ClassRef
 from gapcam.errors import BackendError, UsageError
-from gapcam.frame import Frame, check_frame
+from gapcam.frame import FrameFormat
+from gapcam.frame_path import FramePath
 from gapcam.host_path import HostPath
 from gapcam.loaded_model import model_from_backend
 from gapcam.result import Result
+
+if TYPE_CHECKING:
+    from gapcam.cuda.device_path import DevicePath
+    from gapcam.cuda.driver import Module
+
+Post: TypeAlias = Literal["auto", "numpy", "cuda"]
 
 MAX_THREADS = 1024
 """More than a device has cores: a slip of the pen."""
@@ -83,6 +92,9 @@ class Session:
         backend: a loaded model; the session closes it.
         name: how messages call the model.
         verify: as in `load`.
+        post: what computes maps and pictures: "cuda", gapcam's kernels on the backend's device, from where only what
+            is asked for comes back; "numpy"; or "auto", the first where the backend is on a CUDA device.
+        kernels: gapcam's, loaded already; by default they are compiled for the device when they are first needed there.
 
     Attributes:
         contract: what the model says of itself.
@@ -99,9 +111,18 @@ class Session:
 
     Raises:
         ModelError, ContractError, VerificationError: as in `load`.
+        UsageError, BackendError: `post` is none of these, or "cuda" for a backend that is not on a CUDA device.
     """
 
-    def __init__(self, backend: Backend, *, name: str = "the model", verify: bool = True) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        name: str = "the model",
+        verify: bool = True,
+        post: Post = "auto",
+        kernels: Module | None = None,
+    ) -> None:
         self._model = model = model_from_backend(backend, name)
         self.name = name
         self.engine = backend.engine
@@ -113,14 +134,34 @@ class Session:
         self.identity_error, self.identity_tolerance = model.identity_error, model.identity_tolerance
         if verify:
             model.check_identity(backend.engine)
-        self._path = HostPath(model, backend)
+        self._path: FramePath[Any] = HostPath(model, backend)
+        if post not in get_args(Post):
+            raise UsageError(f"post is {post!r}; give one of {', '.join(get_args(Post))}")
+        if isinstance(backend, DeviceBackend) and post != "numpy":
+            self._path = self._device_path(backend, kernels)
+        elif post == "cuda":
+            raise BackendError(f"post is 'cuda', and {self.engine} is not on a CUDA device; give 'auto' or 'numpy'")
 
-    def __call__(self, frame: Frame) -> Result:
+    def _device_path(self, backend: DeviceBackend, kernels: Module | None) -> DevicePath:
+        # Here, because the CPU needs none of it.
+        from gapcam.cuda.device_path import DevicePath
+        from gapcam.cuda.kernel_cache import load_kernels
+
+        with backend.driver.active():
+            return DevicePath(self._model, backend, kernels or load_kernels(backend.driver))
+
+    def __call__(self, frame: object, *, format: FrameFormat = "bgr") -> Result:
         """Classify one frame.
 
         Args:
             frame: H x W x 3 uint8 BGR. The result keeps a reference to it, not a copy: where a camera reuses its
-                buffer, draw the overlay before the next frame or hand over a copy.
+                buffer, draw the overlay before the next frame or hand over a copy. On a CUDA device it may lie there,
+                too: anything with `__cuda_array_interface__`, a cv2.cuda.GpuMat or a `gapcam.DeviceFrame`; and the
+                result keeps a copy on the device.
+            format: "bgr"; on a CUDA device also "bgra", H x W x 4, or "nv12", H * 3/2 x W. A DeviceFrame knows its own.
+
+        Returns:
+            On a CUDA device a `gapcam.DeviceResult`.
 
         Raises:
             FrameError: `frame` has another type, dtype or layout.
@@ -129,11 +170,10 @@ class Session:
             BackendError: the engine failed.
             UsageError: the session is closed.
         """
-        check_frame(frame)
-        return self._path.run([frame])[0]
+        return self._path.run([self._path.checked(frame, format)])[0]
 
-    def batch(self, frames: Sequence[Frame]) -> list[Result]:
-        """Classify several frames, of whatever sizes, in one inference.
+    def batch(self, frames: Sequence[object], *, format: FrameFormat = "bgr") -> list[Result]:
+        """Classify several frames, of whatever sizes, in one inference. They are as in a call.
 
         A model that was exported for a batch of 1 runs them one after another.
 
@@ -141,11 +181,11 @@ class Session:
             FrameError: one of `frames` has another type, dtype or layout; the message says which.
             VerificationError, ModelError, BackendError, UsageError: as for one frame.
         """
-        for index, frame in enumerate(frames):
-            check_frame(frame, f"frame {index} of the batch: ")
+        path = self._path
+        checked = [path.checked(frame, format, f"frame {index} of the batch: ") for index, frame in enumerate(frames)]
         if self._model.batched:
-            return self._path.run(frames) if len(frames) else []
-        return [self._path.run([frame])[0] for frame in frames]
+            return path.run(checked) if checked else []
+        return [path.run([frame])[0] for frame in checked]
 
     def infer(self, image: Array) -> dict[str, Array]:
         """Run the network alone, on images that are preprocessed already: for measuring how long that takes.
