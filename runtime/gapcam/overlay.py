@@ -161,16 +161,25 @@ def line_width(image: Frame) -> int:
     return max(1, round(short / 360))
 
 
+def check_out(out: object, shape: tuple[int, ...]) -> None:
+    """Refuse what a picture of this shape cannot be written into.
+
+    Raises:
+        FrameError: it is no writeable C-contiguous uint8 array of this shape.
+    """
+    if not isinstance(out, np.ndarray):
+        raise FrameError(f"got {type(out).__name__} as out; expected an array like the frame: np.empty_like(frame)")
+    if out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise FrameError(
+            f"got an out of shape {out.shape} and dtype {out.dtype}; expected a writeable contiguous array like the "
+            f"frame, shape {shape} and dtype uint8: np.empty_like(frame)"
+        )
+
+
 def _checked_out(frame: Frame, out: Frame | None) -> Frame:
     if out is None:
         return np.empty(frame.shape, np.uint8)
-    if not isinstance(out, np.ndarray):
-        raise FrameError(f"got {type(out).__name__} as out; expected an array like the frame: np.empty_like(frame)")
-    if out.shape != frame.shape or out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
-        raise FrameError(
-            f"got an out of shape {out.shape} and dtype {out.dtype}; expected a writeable contiguous array like the "
-            f"frame, shape {frame.shape} and dtype uint8: np.empty_like(frame)"
-        )
+    check_out(out, frame.shape)
     same = out.ctypes.data == frame.ctypes.data and out.strides == frame.strides
     if not same and np.shares_memory(out, frame):
         raise FrameError(
