@@ -16,17 +16,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gapcam_export._build import build
     from gapcam_export._export import export
     from gapcam_export._fidelity import fidelity
     from gapcam_export._gap_surgery import gap_surgery
     from gapcam_export._quantize import quantize
     from gapcam_export.comparison.report import FidelityReport
+    from gapcam_export.engines.options import BuildOptions
+    from gapcam_export.engines.report import BuildReport
     from gapcam_export.errors import CheckpointError, ExporterError, HeadError, LabelsError, SourceError
     from gapcam_export.precision.options import PrecisionOptions
     from gapcam_export.report import Report, TensorSummary
     from gapcam_export.surgery.report import SurgeryReport
 
 __all__ = [
+    "BuildOptions",
+    "BuildReport",
     "CheckpointError",
     "ExporterError",
     "FidelityReport",
@@ -37,6 +42,7 @@ __all__ = [
     "SourceError",
     "SurgeryReport",
     "TensorSummary",
+    "build",
     "export",
     "fidelity",
     "gap_surgery",
@@ -44,6 +50,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "BuildOptions": "engines.options",
+    "BuildReport": "engines.report",
     "CheckpointError": "errors",
     "ExporterError": "errors",
     "FidelityReport": "comparison.report",
@@ -54,6 +62,7 @@ _HOME = {
     "SourceError": "errors",
     "SurgeryReport": "surgery.report",
     "TensorSummary": "report",
+    "build": "_build",
     "export": "_export",
     "fidelity": "_fidelity",
     "gap_surgery": "_gap_surgery",

@@ -78,14 +78,15 @@ def _platform(header: EngineHeader, device: DeviceFacts) -> str:
 
 
 def _architecture(header: EngineHeader, device: DeviceFacts) -> str:
-    if not device.architecture or any(_covers(target, device.architecture) for target in header.targets):
+    if not device.architecture or any(covers(target, device.architecture) for target in header.targets):
         return ""
     targets = ", ".join(target.replace("+", " and later") for target in header.targets)
     on = f" (on {header.device})" if header.device else ""
     return f"it was built for {targets}{on}, and this GPU is {device.architecture}"
 
 
-def _covers(target: str, architecture: str) -> bool:
+def covers(target: str, architecture: str) -> bool:
+    """Whether a GPU architecture such as "sm_87" is that of a target, or, for "sm_80+", that or a later one."""
     if target.endswith("+"):
         return _number(architecture) >= _number(target)
     return target == architecture

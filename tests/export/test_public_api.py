@@ -13,6 +13,8 @@ import gapcam
 import gapcam_export
 
 PUBLIC = {
+    "BuildOptions",
+    "BuildReport",
     "CheckpointError",
     "ExporterError",
     "FidelityReport",
@@ -23,6 +25,7 @@ PUBLIC = {
     "SourceError",
     "SurgeryReport",
     "TensorSummary",
+    "build",
     "export",
     "fidelity",
     "gap_surgery",

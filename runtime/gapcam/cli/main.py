@@ -25,6 +25,7 @@ GROUP = "gapcam.commands"
 # Listing the commands must not load them: one that exports imports torch. A command of somebody else's package has
 # its own help, shown by `gapcam COMMAND --help`.
 _SUMMARIES = {
+    "build": "Build a TensorRT engine of a model, for one GPU or ahead of time.",
     "doctor": "Say which devices work here, and what mends those that do not.",
     "export": "Make a model with feature maps from a classifier.",
     "fidelity": "Compare two models on the same images, maps included.",
