@@ -263,7 +263,11 @@ def test_tensorrt_8_is_refused_on_a_desktop_too(tmp_path: Path) -> None:
 def test_tensorrt_rtx_is_for_some_cards(tmp_path: Path, capability: tuple[int, int], level: Level) -> None:
     ready = Answer(values={"version": "1.7.1.116", "loads": True, "why": None})
     answers = {"driver": driver((13, 0), ("a card", capability, 24)), "tensorrt-rtx": ready}
-    found = examine(new_desktop(tmp_path, answers=answers))
+    machine = new_desktop(tmp_path, answers=answers)
+    if capability == (8, 6):  # else its absence is noted, too
+        plugin = examine(machine).one("TensorRT-RTX", Level.NOTE)
+        assert plugin.command == "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"
+    found = examine(machine)
     assert found.one("TensorRT-RTX", level).found.startswith("1.7.1.116")
 
 

@@ -76,6 +76,10 @@ ONNXRUNTIME_AARCH64_CAPABILITIES = ((8, 9), (9, 0), (12, 0), (12, 1))
 TENSORRT_RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Source: the members of ComputeCapability in TensorRT-RTX 1.7; its wheels are for x86-64 only."""
 
+TENSORRT_RTX_PLUGIN = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
+TENSORRT_RTX_PLUGIN_CAPABILITIES = tuple(one for one in TENSORRT_RTX_CAPABILITIES if one >= (8, 6))
+"""ONNX Runtime's provider: GeForce RTX 30 and newer, a driver of CUDA 13. Source: its metadata's description."""
+
 JETSON_CONTAINERS = "jetson-containers run $(autotag onnxruntime)"
 """ONNX Runtime with CUDA and TensorRT for Jetsons, which PyPI does not have. Source: dusty-nv/jetson-containers."""
 

@@ -147,12 +147,13 @@ def _device(device: str) -> dict[str, Any]:
 
     import numpy as np
 
+    from gapcam.devices import open_backend
     from gapcam.doctor.tiny_model import SIDE, tiny_model
 
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny.onnx"
         model.write_bytes(tiny_model())
-        backend = import_module("gapcam.devices").open_backend(model, device=device)
+        backend = open_backend(model, device=device)
         try:
             (result,) = backend.run(["y"], np.ones((1, 3, SIDE, SIDE), np.float32))
         finally:

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 from gapcam.doctor.facts import Distribution, Facts
 from gapcam.doctor.findings import Finding, Level, driver_major, gpu_works
-from gapcam.doctor.fits import OLDEST_TENSORRT, TENSORRT_RTX_CAPABILITIES, jetpack_of, text
+from gapcam.doctor.fits import (
+    OLDEST_TENSORRT,
+    TENSORRT_RTX_CAPABILITIES,
+    TENSORRT_RTX_PLUGIN,
+    TENSORRT_RTX_PLUGIN_CAPABILITIES,
+    jetpack_of,
+    text,
+)
 
 _TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings")
 _APT = "sudo apt install python3-libnvinfer"
@@ -85,6 +92,7 @@ def _hidden(facts: Facts, hidden: Distribution) -> Finding:
 
 def check_tensorrt_rtx(facts: Facts) -> Iterator[Finding]:
     """Whether engine files of TensorRT-RTX can be built and run."""
+    yield from _plugin(facts)
     answer = facts.answers["tensorrt-rtx"]
     bindings = facts.distributions.get("tensorrt-rtx-cu13-bindings")
     if answer.absent and bindings is None:
@@ -120,6 +128,23 @@ def check_tensorrt_rtx(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield _ready("TensorRT-RTX", version, facts, "tensorrt-rtx")
+
+
+def _plugin(facts: Facts) -> Iterator[Finding]:
+    """ONNX Runtime's provider is a package of its own, with its own TensorRT-RTX: for .onnx models, not for engines."""
+    plugin = facts.distributions.get(TENSORRT_RTX_PLUGIN)
+    runs = [gpu for gpu in facts.driver.gpus if gpu.capability in TENSORRT_RTX_PLUGIN_CAPABILITIES]
+    if plugin is not None:
+        yield Finding(level=Level.OK, subject="TensorRT-RTX", found=f"ONNX Runtime's provider for it, {plugin.version}")
+    elif runs and facts.platform.machine == "x86_64" and (driver_major(facts) or 0) >= 13:
+        yield Finding(
+            level=Level.NOTE,
+            subject="TensorRT-RTX",
+            found="ONNX Runtime's provider for it is not installed",
+            expected="for .onnx models on device tensorrt-rtx, beside onnxruntime or onnxruntime-gpu",
+            command=f"pip install {TENSORRT_RTX_PLUGIN}",
+            devices=("tensorrt-rtx",),
+        )
 
 
 def _ready(title: str, version: str, facts: Facts, question: str) -> Finding:
