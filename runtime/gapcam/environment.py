@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -37,8 +38,13 @@ def environment() -> Environment:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        versions={name: found for name in DISTRIBUTIONS if (found := _version(name))},
+        versions=installed_versions(DISTRIBUTIONS),
     )
+
+
+def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are installed, by name."""
+    return {name: found for name in distributions if (found := _version(name))}
 
 
 def _cpu_name() -> str:
