@@ -15,6 +15,8 @@ from typing import Any
 
 _SOURCE = re.compile(r" ?\bIn \S+ at \S+:\d+(?=[\s)\].]|$)|\b\w+\.cpp:\d+: ")
 """Where in its own source code TensorRT was."""
+_METHOD = re.compile(r"^I[A-Z]\w*::\w+: Error Code \d+: ")
+"""Which of its own functions failed, before the reason."""
 _NOISE = ("Make sure output", "The logger passed into", "checkMacros.cpp::catchCudaError")
 """Warnings that int64 outputs are int64 and that other loggers are ignored, and what repeats the line before."""
 
@@ -57,7 +59,7 @@ def collected(module: ModuleType) -> Iterator[list[str]]:
 
 def readable(message: str) -> str:
     """A message of the library on one line, without the places in its source code."""
-    return " ".join(_SOURCE.sub("", message).split())
+    return " ".join(_METHOD.sub("", _SOURCE.sub("", message)).split())
 
 
 def _new_logger(module: ModuleType, listening: list[list[str]]) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from gapcam.engine_file import BuildOptions, EngineFile, EngineHeader, read_engine
+from gapcam.engine_file import BuildOptions, EngineFile, EngineHeader, is_engine, read_engine
 from gapcam.engine_fit import DeviceFacts, differences
 from gapcam.errors import ModelError
 
@@ -38,6 +38,10 @@ def wanted_engine(path: Path, model_sha256: str, options: BuildOptions, device: 
     """
     if not path.exists():
         return None
+    if not is_engine(path):
+        raise ModelError(
+            f"{path} is there and is no engine file of gapcam; give another name with -o, or replace it with --rebuild"
+        )
     with read_engine(path) as engine:
         found = [*_another_model(engine, model_sha256), *differences(engine.header, device)]
         found += _other_options(engine.header.options, options)

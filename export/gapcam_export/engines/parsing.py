@@ -8,6 +8,7 @@ from typing import Any
 from gapcam.errors import ModelError
 from gapcam.tensorrt_log import readable
 
+_NO_PLUGIN = "Plugin not found"
 _FIRST = re.compile(r"^(Invalid Node - \S+|.*?\bfailed:)\s*", re.IGNORECASE)
 
 
@@ -39,6 +40,8 @@ def _one(error: Any) -> str:
     operator = getattr(error, "node_operator", lambda: "")()
     node = getattr(error, "node_name", lambda: "")()
     where = f"{operator} {node!r}: " if operator else ""
+    if operator and _NO_PLUGIN in error.desc():
+        return f"{where}it has no such operator, and no plugin of that name is loaded"
     described = [line for line in str(error.desc()).splitlines() if line.strip() and "catchCudaError" not in line]
     if len(described) > 1 and _FIRST.match(described[0]):
         described = described[1:]
