@@ -11,6 +11,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GPU_ARGS ?=
 MODELS_ARGS ?=
 
 VENV := .venv
@@ -21,7 +22,7 @@ SAY := printf '==> %s\n'
 help: ## list these targets
 	@echo 'Usage: make TARGET    (make PYTHON=python3.12 TARGET makes .venv with another Python, 3.10 or newer)'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: $(VENV)/.demo ## export EfficientNet-Lite0, run it on a photograph of a cat, write out/demo/
@@ -46,6 +47,16 @@ lint: $(VENV)/.dev ## check style, format and types
 .PHONY: bench
 bench: $(VENV)/.demo ## measure what a map costs, on the model that `make demo` made (BENCH_ARGS="--json")
 	@$(PY) -m gapcam_bench $(BENCH_ARGS)
+
+.PHONY: test-gpu
+test-gpu: $(VENV)/.dev ## run the tests that need a GPU; what the machine lacks is skipped by name
+	@$(SAY) 'run the tests of the GPU'
+	@$(PY) -m pytest tests/gpu $(PYTEST_ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(VENV)/.demo $(VENV)/.dev ## measure whatever the GPU offers, into benchmarks/results (GPU_ARGS="--quick")
+	@$(SAY) 'measure the GPU'
+	@$(PY) -m gapcam_bench.gpu $(GPU_ARGS)
 
 .PHONY: models
 models: $(VENV)/.demo ## make docs/models.md: export many models, in an hour or so (MODELS_ARGS="--fresh")
