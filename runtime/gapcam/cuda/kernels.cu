@@ -285,3 +285,731 @@ extern "C" __global__ void __launch_bounds__(kPreprocessThreads) preprocess_nv12
     const Nv12Rows rows = {luma, chroma, luma_pitch, chroma_pitch, words != 0};
     preprocess(rows, PREPROCESS_ARGUMENTS);
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Class activation maps: M[p] = sum_c row[c] f[c,p] for the best classes of each image, or those that were asked for
+//
+// The sum reads each feature once, which is little: 400 KB for ResNet-50, a fraction of a microsecond of bandwidth. What
+// costs is waiting, so all of it is asked for at once. Blocks share out the map's pixels (tiles) and the channels
+// (slices), so many that a thread has about kFeaturesAhead features; they are on their way while the block finds its
+// class, which every block does for itself (the logits are a few KB, in the L2 cache). Threads lie along the pixels,
+// then along the channels: as f is stored, and a 7 x 7 map fills 245 of 256 threads. The slices of a tile are added up
+// by the block that finishes last, always in the same order; of the tiles, the last one finds the map's extremes. Both
+// counters are 0 again then, so that the launch can be replayed.
+
+constexpr int kCamThreads = 256;
+constexpr int kFeaturesAhead = 8;
+
+// What `status` says of a map. More than one may be true.
+constexpr int kLogitsNotFinite = 1, kScaleNotPositive = 2, kRowsNotFinite = 4, kNoRow = 8, kNoClass = 16;
+
+// Where a bilinear function takes its extremes along one side, between two cells: gapcam.cuda.bilinear.spans.
+struct Span {
+    int cell, next;
+    float first, last;
+};
+
+// A tensor of float or half.
+struct Floats {
+    const void *data;
+    int is_half;
+
+    __device__ float at(int index) const {
+        return is_half ? float_from_half(static_cast<const half_bits *>(data)[index])
+                       : static_cast<const float *>(data)[index];
+    }
+    __device__ Floats from(long long index) const {
+        return Floats{static_cast<const u8 *>(data) + index * (is_half ? 2 : 4), is_half};
+    }
+};
+
+// What one launch is about; the same in gapcam.cuda.cam.
+struct CamSizes {
+    int classes, channels, pixels, width;
+    int tiles, slices;
+};
+
+__device__ __forceinline__ bool is_finite(float value) { return fabsf(value) <= 3.402823466e38f; }
+__device__ __forceinline__ bool is_nan(float value) { return value != value; }
+__device__ __forceinline__ float not_a_number() { return __int_as_float(0x7FC00000); }
+
+// Orders logits: the greater first, among equals the lower index first, NaN last.
+__device__ __forceinline__ unsigned long long rank_key(float logit, int index) {
+    unsigned bits = __float_as_uint(logit + 0.0f);  // -0 equals 0
+    bits = is_nan(logit) ? 0 : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return static_cast<unsigned long long>(bits) << 32 | (0xFFFFFFFFu - static_cast<unsigned>(index));
+}
+
+__device__ unsigned long long block_greatest(unsigned long long value) {
+    __shared__ unsigned long long of_warp[kCamThreads / 32];
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        const unsigned long long other = __shfl_xor_sync(0xFFFFFFFFu, value, lanes);
+        value = max(value, other);
+    }
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+    __syncthreads();
+    for (int warp = 0; warp < kCamThreads / 32; ++warp) value = max(value, of_warp[warp]);
+    __syncthreads();
+    return value;
+}
+
+// The class with the rank-th greatest logit, from 0.
+__device__ int class_of_rank(Floats logits, int classes, int rank) {
+    unsigned long long key = ~0ull;
+    for (; rank >= 0; --rank) {
+        unsigned long long best = 0;
+        for (int i = threadIdx.x; i < classes; i += kCamThreads) {
+            const unsigned long long other = rank_key(logits.at(i), i);
+            if (other < key) best = max(best, other);
+        }
+        key = block_greatest(best);
+    }
+    return static_cast<int>(0xFFFFFFFFu - static_cast<unsigned>(key));
+}
+
+// The place of a class among those that have a row of their own, [places] of 1 or 2 ints each; -1: it has none.
+__device__ int place_of_class(const int *listed, int ints_each, int places, int wanted) {
+    float found = -1;
+    for (int i = threadIdx.x; i < places; i += kCamThreads)
+        if (listed[i * ints_each] == wanted) found = static_cast<float>(i);
+    return static_cast<int>(block_reduce<Maximum>(found));
+}
+
+// Of one of several blocks that write what the last one reads: whether this is the last one. What it read is then to be
+// read past the L1 cache, as volatile.
+__device__ bool is_last_block(unsigned *finished, int blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(finished, 1u) == static_cast<unsigned>(blocks) - 1;
+        if (last) *finished = 0;
+    }
+    __syncthreads();
+    const bool is_last = last;
+    __threadfence();
+    __syncthreads();
+    return is_last;
+}
+
+// The least and the greatest value that the map takes where the network saw the frame, or NaN twice.
+__device__ void write_extremes(
+    const volatile float *map, int width, const Span *columns, int column_count, const Span *rows, int row_count,
+    float *extremes
+) {
+    float low = __int_as_float(0x7F800000), high = -low, bad = 0;
+    for (int r = threadIdx.x / 32; r < row_count; r += kCamThreads / 32) {
+        const Span row = rows[r];
+        for (int c = threadIdx.x % 32; c < column_count; c += 32) {
+            const Span column = columns[c];
+            const float a = map[row.cell * width + column.cell], b = map[row.cell * width + column.next];
+            const float d = map[row.next * width + column.cell], e = map[row.next * width + column.next];
+            const float fractions[2] = {column.first, column.last};
+            for (int i = 0; i < 2; ++i) {
+                const float above = a * (1 - fractions[i]) + b * fractions[i];
+                const float below = d * (1 - fractions[i]) + e * fractions[i];
+                const float first = above * (1 - row.first) + below * row.first;
+                const float last = above * (1 - row.last) + below * row.last;
+                low = fminf(low, fminf(first, last));
+                high = fmaxf(high, fmaxf(first, last));
+                if (!is_finite(first) || !is_finite(last)) bad = 1;
+            }
+        }
+    }
+    low = block_reduce<Minimum>(low);
+    high = block_reduce<Maximum>(high);
+    bad = block_reduce<Maximum>(bad);
+    if (threadIdx.x == 0) {
+        extremes[0] = bad > 0 ? not_a_number() : low;
+        extremes[1] = bad > 0 ? not_a_number() : high;
+    }
+}
+
+// One (rank, image): its class, logit, score and status.
+__device__ void write_class(
+    Floats logits, int classes, bool sigmoid, Floats scale, Floats rows, int row_floats, int chosen, int status,
+    int *out_class, float *out_logit, float *out_score, int *out_status
+) {
+    float greatest = -__int_as_float(0x7F800000), sum = 0, bad = 0;
+    for (int i = threadIdx.x; i < classes; i += kCamThreads) {
+        const float logit = logits.at(i);
+        greatest = fmaxf(greatest, logit);
+        if (!is_finite(logit)) bad = 1;
+    }
+    bad = block_reduce<Maximum>(bad);
+    if (!sigmoid) {
+        greatest = block_reduce<Maximum>(greatest);
+        for (int i = threadIdx.x; i < classes; i += kCamThreads) sum += expf(logits.at(i) - greatest);
+        sum = block_reduce<Sum>(sum);
+    }
+    float bad_row = 0;
+    for (int i = threadIdx.x; i < row_floats; i += kCamThreads)
+        if (!is_finite(rows.at(i))) bad_row = 1;
+    bad_row = block_reduce<Maximum>(bad_row);
+    if (threadIdx.x == 0) {
+        const float logit = status & kNoClass ? not_a_number() : logits.at(chosen);
+        const float small = expf(-fabsf(logit));  // never overflows
+        const float factor = scale.data ? scale.at(0) : 1;
+        *out_class = chosen;
+        *out_logit = logit;
+        *out_score = sigmoid ? (logit < 0 ? small : 1) / (1 + small) : expf(logit - greatest) / sum;
+        *out_status = status | (bad > 0 ? kLogitsNotFinite : 0) | (bad_row > 0 ? kRowsNotFinite : 0) |
+                      (is_finite(factor) && factor > 0 ? 0 : kScaleNotPositive);
+    }
+}
+
+// A grid of (tiles * slices + 1, k, images): the one more block writes class, logit, score and status.
+template <class Feature>
+__device__ __forceinline__ void class_activation_maps(
+    const Feature *features,                           // [images,C,pixels]
+    Floats logits,                                     // [images,K]
+    Floats rows,                                       // [K,C], [images,places,C], or null: features are the maps
+    Floats scales,                                     // [images], or null
+    const int *row_classes, int ints_each, int places, // [images,places] of the rows' classes, or null: row c is class c
+    const int *targets,                                // [images,k], or null for the k best
+    CamSizes sizes, bool clamp_negative, bool sigmoid, const Span *columns, int column_count, const Span *spanned_rows,
+    int row_count,
+    float *partial_maps,  // [images,k,tiles,slices,tile's pixels]
+    unsigned *finished,   // [images,k,tiles], then [images,k], all 0
+    int *out_classes, float *out_logits, float *out_scores, float *out_maps, float *out_extremes, int *out_status
+) {
+    __shared__ float sums[kCamThreads];
+    const int self = threadIdx.x, rank = blockIdx.y, image = blockIdx.z, count = gridDim.y;
+    const int each = image * count + rank, slice = blockIdx.x % sizes.slices, tile = blockIdx.x / sizes.slices;
+    const bool for_class = tile == sizes.tiles, maps_given = rows.data == nullptr;
+
+    // Which pixel and channels: thread = group * tile_pixels + pixel, and a group has every groups-th channel.
+    const int tile_pixels = ceil_div(sizes.pixels, sizes.tiles), groups = kCamThreads / tile_pixels;
+    const int group = self / tile_pixels, in_tile = self - group * tile_pixels, pixel = tile * tile_pixels + in_tile;
+    const int of_slice = ceil_div(sizes.channels, sizes.slices), end = min((slice + 1) * of_slice, sizes.channels);
+    const bool has_pixel = group < groups && pixel < sizes.pixels && !for_class;
+    int channel = has_pixel && !maps_given ? slice * of_slice + group : end;
+    features += static_cast<long long>(image) * sizes.channels * sizes.pixels + (has_pixel ? pixel : 0);
+    float ahead[kFeaturesAhead];
+#pragma unroll
+    for (int i = 0; i < kFeaturesAhead; ++i)
+        ahead[i] = channel + i * groups < end ? load_float(features + (channel + i * groups) * sizes.pixels) : 0;
+
+    // The class, and its row.
+    logits = logits.from(static_cast<long long>(image) * sizes.classes);
+    int chosen = targets ? targets[each] : class_of_rank(logits, sizes.classes, rank), status = 0;
+    if (chosen < 0 || chosen >= sizes.classes) status = kNoClass;
+    int row = status ? 0 : chosen;
+    if (row_classes) {
+        rows = rows.from(static_cast<long long>(image) * places * sizes.channels);
+        row = place_of_class(row_classes + image * places * ints_each, ints_each, places, chosen);
+        if (row < 0) row = 0, status |= kNoRow;
+    }
+    if (scales.data) scales = scales.from(image);
+    if (for_class) {
+        write_class(
+            logits, sizes.classes, sigmoid, scales, rows, row_classes ? places * sizes.channels : 0, chosen, status,
+            out_classes + each, out_logits + each, out_scores + each, out_status + each
+        );
+        return;
+    }
+
+    // This thread's sum, the block's, the tile's.
+    float sum = 0;
+    if (maps_given) {
+        if (has_pixel) sum = status ? not_a_number() : load_float(features + row * sizes.pixels);
+    } else {
+        const float factor = status ? not_a_number() : scales.data ? scales.at(0) : 1;
+        const Floats weights = rows.from(static_cast<long long>(row) * sizes.channels);
+        while (channel < end) {
+#pragma unroll
+            for (int i = 0; i < kFeaturesAhead; ++i) {
+                const int c = channel + i * groups;
+                if (c >= end) break;
+                float weight = weights.at(c) * factor;
+                if (clamp_negative && weight < 0) weight = 0;
+                sum = __fmaf_rn(weight, ahead[i], sum);
+            }
+            channel += kFeaturesAhead * groups;
+#pragma unroll
+            for (int i = 0; i < kFeaturesAhead; ++i)
+                ahead[i] = channel + i * groups < end ? load_float(features + (channel + i * groups) * sizes.pixels) : 0;
+        }
+    }
+    sums[self] = sum;
+    __syncthreads();
+    if (group == 0)
+        for (int i = 1; i < groups; ++i) sum += sums[i * tile_pixels + in_tile];
+    if (sizes.slices > 1) {
+        volatile float *partial = partial_maps + (each * sizes.tiles + tile) * sizes.slices * tile_pixels;
+        if (group == 0) partial[slice * tile_pixels + in_tile] = sum;
+        if (!is_last_block(finished + each * sizes.tiles + tile, sizes.slices)) return;
+        sum = 0;
+        if (group < groups)
+            for (int i = group; i < sizes.slices; i += groups) sum += partial[i * tile_pixels + in_tile];
+        sums[self] = sum;
+        __syncthreads();
+        if (group == 0)
+            for (int i = 1; i < groups; ++i) sum += sums[i * tile_pixels + in_tile];
+    }
+
+    float *map = out_maps + each * sizes.pixels;
+    if (group == 0 && has_pixel) map[pixel] = sum;
+    if (sizes.tiles > 1) {
+        if (!is_last_block(finished + gridDim.z * count * sizes.tiles + each, sizes.tiles)) return;
+        write_extremes(map, sizes.width, columns, column_count, spanned_rows, row_count, out_extremes + 2 * each);
+    } else {
+        __syncthreads();  // all have read their sums
+        if (group == 0) sums[in_tile] = sum;
+        __syncthreads();
+        write_extremes(sums, sizes.width, columns, column_count, spanned_rows, row_count, out_extremes + 2 * each);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(kCamThreads) cam(
+    const void *features, int features_are_half, const void *logits, int logits_are_half, const void *rows,
+    int rows_are_half, const void *scales, int scales_are_half, const int *row_classes, int ints_each, int places,
+    const int *targets, int classes, int channels, int pixels, int width, int tiles, int slices, int clamp_negative,
+    int sigmoid, const Span *columns, int column_count, const Span *spanned_rows, int row_count, float *partial_maps,
+    unsigned *finished, int *out_classes, float *out_logits, float *out_scores, float *out_maps, float *out_extremes,
+    int *out_status
+) {
+    const auto compute = [&](auto typed_features) {
+        class_activation_maps(
+            typed_features, Floats{logits, logits_are_half}, Floats{rows, rows_are_half},
+            Floats{scales, scales_are_half}, row_classes, ints_each, places, targets,
+            CamSizes{classes, channels, pixels, width, tiles, slices}, clamp_negative != 0, sigmoid != 0, columns,
+            column_count, spanned_rows, row_count, partial_maps, finished, out_classes, out_logits, out_scores,
+            out_maps, out_extremes, out_status
+        );
+    };
+    if (features_are_half)
+        compute(static_cast<const half_bits *>(features));
+    else
+        compute(static_cast<const float *>(features));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Overlay: the map's levels in colour over the frame
+//
+// Bound by memory: each byte of the frame is read once and written once. A block has a tile of kTileWords words by up to
+// kTileRows rows. A thread has one column of words and kRowsEach of its rows, which it asks for before anything else.
+// While they are on their way, the block computes what its pixels need of the map: for each of the tile's rows a
+// row of levels, blended from the two level rows that the pixels lie between, in steps of 1/256. They go to shared
+// memory; each pixel then blends two neighbours of its row and looks its colour up.
+//
+// A word of four bytes is blended as it is, whatever pixels it holds: of BGR, the three words of four pixels hold
+// parts of two pixels each, so that a warp's loads and stores are 128 contiguous bytes in every format. The colours of
+// the two pixels are put into the word's order by one byte permutation.
+
+constexpr int kTileWords = 32, kTileRows = 32, kTileThreadRows = 8, kRowsEach = kTileRows / kTileThreadRows;
+constexpr int kTileThreads = kTileWords * kTileThreadRows;
+constexpr int kLevelSteps = 256;
+
+// For each row of the frame that the network saw: the map's two rows above and below each of the two level rows.
+struct RowTap {
+    int cells;  // of the first level row, and of the second << 16
+    float first_fraction, second_fraction;
+    int step;  // of the second level row; for HeatMap a float's bits
+};
+
+// For each column of the input that holds part of the frame: the map's cell and the next one's weight.
+struct LevelColumn {
+    int cell;
+    float fraction;
+};
+
+// How a value of the map becomes a heat in [0, 1]: gapcam.cam.normalize in float. `unit` is a power of two that
+// keeps the difference of huge values finite and that of tiny ones exact; `low` is in two parts, for limits are doubles.
+struct Normalizer {
+    float unit, low, low_rest, span, inverse;  // low, its rest and span times unit; 1 / span
+
+    __device__ static Normalizer of_span(float unit, float low, float span) {
+        return Normalizer{unit, low, 0, span, __frcp_rn(span)};
+    }
+    __device__ static Normalizer nothing() { return Normalizer{0, 0, 0, 1, 1}; }
+
+    __device__ float operator()(float value) const {
+        float above = __fsub_rn(__fmaf_rn(value, unit, -low), low_rest);
+        above = fminf(fmaxf(above, 0.0f), span);
+        const float quotient = above * inverse;  // and corrected by its remainder: as if divided
+        return __fmaf_rn(__fmaf_rn(-quotient, span, above), inverse, quotient);
+    }
+};
+
+enum Method { kMinMax, kMax, kFixed };
+
+__device__ Normalizer normalizer(const float *extremes, int method, Normalizer fixed) {
+    float low = extremes[0], high = extremes[1];
+    if (!is_finite(low) || !is_finite(high)) return Normalizer::nothing();
+    if (method == kFixed) return fixed;
+    const float size = fmaxf(fabsf(low), fabsf(high));
+    const float unit = size > 1e18f ? 0x1p-64f : size < 1e-18f ? 0x1p64f : 1.0f;
+    low *= unit;
+    high *= unit;
+    if (high - low <= 1e-6f * (size * unit)) return Normalizer::nothing();  // gapcam.cam.is_flat
+    if (method == kMax) low = 0;
+    return high > low ? Normalizer::of_span(unit, low, high - low) : Normalizer::nothing();
+}
+
+// What both outputs need of the map.
+struct MapView {
+    const float *map;
+    int width, height;
+    Normalizer normalize;
+
+    // Bilinear, between two rows of the map and two columns.
+    __device__ float heat(int row, float row_fraction, LevelColumn column) const {
+        const float *above = map + row * width, *below = map + min(row + 1, height - 1) * width;
+        const int next = min(column.cell + 1, width - 1);
+        const float f = column.fraction, g = row_fraction;
+        const float first = above[column.cell] * (1 - f) + above[next] * f;
+        const float second = below[column.cell] * (1 - f) + below[next] * f;
+        return normalize(first * (1 - g) + second * g);
+    }
+    // As uint8(heat * 255 + 0.5) of float32 numbers.
+    __device__ unsigned level(int row, float row_fraction, LevelColumn column) const {
+        return static_cast<unsigned>(__fadd_rn(__fmul_rn(heat(row, row_fraction, column), 255.0f), 0.5f));
+    }
+};
+
+// A part of the frame in pixels.
+struct Seen {
+    int x, y, width, height;
+
+    __device__ bool has_column(int column) const { return static_cast<unsigned>(column - x) < static_cast<unsigned>(width); }
+    __device__ bool has_row(int row) const { return static_cast<unsigned>(row - y) < static_cast<unsigned>(height); }
+};
+
+// The level columns that the pixels [first, last] of a tile need: from where on, and how many.
+struct LevelWindow {
+    int first, count;
+};
+
+__device__ LevelWindow window_of_tile(int first, int last, Seen seen, const int *cells, int shift) {
+    first = max(first, seen.x);
+    last = min(last, seen.x + seen.width - 1);
+    if (first > last) return LevelWindow{0, 0};
+    const int start = cells[first - seen.x] >> shift;
+    return LevelWindow{start, (cells[last - seen.x] >> shift) + 2 - start};
+}
+
+// A pixel's place in its row of level columns, and what the two there weigh: 256 together, or 0 where the network did
+// not see it, which gives level 0.
+struct Taps {
+    unsigned place, first, second;
+};
+
+// `columns` holds 512 times the level column plus the step.
+__device__ Taps taps_of_pixel(int column, Seen seen, const int *columns, LevelWindow window) {
+    if (!seen.has_column(column)) return Taps{0, 0, 0};
+    const unsigned packed = columns[column - seen.x], step = packed & 511;
+    return Taps{packed / 512 - window.first, kLevelSteps - step, step};
+}
+
+__device__ __forceinline__ unsigned level_of_pixel(const unsigned *row, Taps taps) {
+    return (row[taps.place] * taps.first + row[taps.place + 1] * taps.second + (1u << 15)) >> 16;
+}
+
+// Four times alpha * colour + (1 - alpha) * frame, in float and rounded to nearest even as cv2.addWeighted does. Bytes
+// become floats, and the results bytes, as the low bits of a float between 2^23 and 2^24: a permutation and an addition,
+// where conversions have a quarter of the rate or less.
+__device__ __forceinline__ unsigned blend_4_bytes(unsigned frame, unsigned colors, float alpha, float beta) {
+    constexpr float kBase = 8388608.0f;
+    constexpr unsigned kBaseBits = 0x4B000000u;
+    unsigned bytes[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const float of_frame = __uint_as_float(__byte_perm(frame, kBaseBits, 0x7540u + i));
+        const float of_color = __uint_as_float(__byte_perm(colors, kBaseBits, 0x7540u + i));
+        const float kept = __fmaf_rn(of_frame, beta, -kBase * beta);  // the product alone, rounded once
+        bytes[i] = __float_as_uint(__fadd_rn(__fmaf_rn(__fsub_rn(of_color, kBase), alpha, kept), kBase));
+    }
+    return __byte_perm(__byte_perm(bytes[0], bytes[1], 0x0040), __byte_perm(bytes[2], bytes[3], 0x0040), 0x5410);
+}
+
+// Four times colour + keep * frame / 255, each rounded: gapcam.overlay.colors_by_heat.
+__device__ __forceinline__ unsigned blend_4_bytes_by_heat(unsigned frame, unsigned colors, unsigned keeps) {
+    unsigned blended = colors;  // no byte's sum exceeds 255
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const unsigned product = (frame >> 8 * i & 255) * (keeps >> 8 * i & 255) + 128;
+        blended += (product + (product >> 8)) >> 8 << 8 * i;
+    }
+    return blended;
+}
+
+// Four bytes of a row. `words`: the row and its pitch are aligned to 4 bytes, and so is the offset. What lies past the
+// row's end is not touched, and read as 0.
+__device__ __forceinline__ unsigned load_word(const u8 *row, int offset, int row_bytes, bool words) {
+    if (words && offset + 4 <= row_bytes) return *reinterpret_cast<const unsigned *>(row + offset);
+    unsigned bytes = 0;
+    for (int i = 0; i < 4; ++i)
+        if (offset + i < row_bytes) bytes |= static_cast<unsigned>(row[offset + i]) << 8 * i;
+    return bytes;
+}
+__device__ __forceinline__ void store_word(u8 *row, int offset, int row_bytes, bool words, unsigned bytes) {
+    if (words && offset + 4 <= row_bytes) {
+        *reinterpret_cast<unsigned *>(row + offset) = bytes;
+        return;
+    }
+    for (int i = 0; i < 4; ++i)
+        if (offset + i < row_bytes) row[offset + i] = static_cast<u8>(bytes >> 8 * i);
+}
+
+// How much of the map covers the frame. Without a frame the colours stand alone: alpha is 1, beta 0.
+struct Cover {
+    float alpha, beta;
+    bool by_heat;
+
+    // `keeps` is used by heat only; bytes out of `mask` stay the frame's.
+    __device__ unsigned operator()(unsigned frame, unsigned colors, unsigned keeps, unsigned mask) const {
+        const unsigned blended =
+            by_heat ? blend_4_bytes_by_heat(frame, colors, keeps) : blend_4_bytes(frame, colors, alpha, beta);
+        return (blended & mask) | (frame & ~mask);
+    }
+};
+
+// What a kernel gets of a plane.
+struct Plane {
+    const u8 *frame;  // or null; may be `out`
+    long long frame_pitch;
+    u8 *out;
+    long long out_pitch;
+
+    __device__ unsigned load(int row, int offset, int row_bytes, bool words) const {
+        return frame ? load_word(frame + row * frame_pitch, offset, row_bytes, words) : 0;
+    }
+    __device__ void store(int row, int offset, int row_bytes, bool words, unsigned bytes) const {
+        store_word(out + row * out_pitch, offset, row_bytes, words, bytes);
+    }
+};
+
+// Everything a launch is told.
+struct OverlayWork {
+    const float *map, *extremes;
+    int map_width, map_height, method;
+    Normalizer fixed;  // of kFixed
+    const unsigned *palette;
+    Cover cover;
+    const RowTap *row_taps;  // of the seen rows
+    const int *columns;      // of the seen columns: 512 times the level column, plus the step
+    const LevelColumn *level_columns;
+    Seen seen;
+    int width, height, tile_rows, stride;
+    bool words;    // whether pointers and pitches are multiples of 4
+    Plane plane, chroma;  // the second one of NV12 only
+};
+
+// Puts the tile's rows of levels into shared memory, [tile_rows][stride], and the palette. Lanes lie along the rows
+// here, so that a row's taps are read once.
+__device__ __forceinline__ void stage_levels(
+    const OverlayWork &work, int top, LevelWindow window, unsigned *levels, unsigned *palette
+) {
+    const int lane = threadIdx.x, row = top + lane;
+    const bool has_row = work.seen.has_row(row);
+    if (lane < work.tile_rows) {
+        const RowTap taps = has_row ? work.row_taps[row - work.seen.y] : RowTap{0, 0, 0, 0};
+        const MapView view{
+            work.map, work.map_width, work.map_height, normalizer(work.extremes, work.method, work.fixed)
+        };
+#pragma unroll 1
+        for (int i = threadIdx.y; i < window.count; i += kTileThreadRows) {
+            unsigned blended = 0;
+            if (has_row) {
+                const LevelColumn column = work.level_columns[window.first + i];
+                const unsigned first = view.level(taps.cells & 0xFFFF, taps.first_fraction, column);
+                const unsigned second = view.level(taps.cells >> 16, taps.second_fraction, column);
+                blended = first * (kLevelSteps - taps.step) + second * taps.step;
+            }
+            levels[lane * work.stride + i] = blended;
+        }
+    }
+    const int self = threadIdx.y * kTileWords + lane;
+    palette[self] = work.palette[self];
+    __syncthreads();
+}
+
+// BGR and BGRA: a thread has a word in kRowsEach rows.
+template <bool kHasAlpha>
+__device__ __forceinline__ void overlay_packed(const OverlayWork &work, unsigned *levels, unsigned *palette) {
+    // Which pixels: of BGR, `skipped` bytes of the first one are in the word before.
+    constexpr int kBytes = kHasAlpha ? 4 : 3;
+    const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, row_bytes = work.width * kBytes;
+    const int offset = first_byte + threadIdx.x * 4, pixel = offset / kBytes, skipped = offset - pixel * kBytes;
+    const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
+    unsigned frame[kRowsEach];
+#pragma unroll
+    for (int i = 0; i < kRowsEach; ++i) {
+        const int row = threadIdx.y + i * kTileThreadRows;
+        frame[i] = row < rows && offset < row_bytes ? work.plane.load(top + row, offset, row_bytes, work.words) : 0;
+    }
+    const LevelWindow window = window_of_tile(
+        first_byte / kBytes, (first_byte + kTileWords * 4 - 1) / kBytes, work.seen, work.columns, 9
+    );
+    stage_levels(work, top, window, levels, palette);
+    if (offset >= row_bytes) return;
+
+    const Taps first = taps_of_pixel(pixel, work.seen, work.columns, window);
+    Taps second = {0, 0, 0};
+    unsigned mask, order = 0x3210, keeps_order = 0x3333;
+    if (kHasAlpha) {
+        mask = work.seen.has_column(pixel) ? 0xFFFFFFu : 0;  // the frame's alpha stays
+    } else {
+        second = taps_of_pixel(pixel + 1, work.seen, work.columns, window);
+        order = skipped == 0 ? 0x4210 : skipped == 1 ? 0x5421 : 0x6542;
+        keeps_order = skipped == 0 ? 0x7333 : skipped == 1 ? 0x7733 : 0x7773;
+        const unsigned of_first = 0xFFFFFFu >> 8 * skipped;
+        mask = (work.seen.has_column(pixel) ? of_first : 0) | (work.seen.has_column(pixel + 1) ? ~of_first : 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kRowsEach; ++i) {
+        const int row = threadIdx.y + i * kTileThreadRows;
+        if (row >= rows) return;
+        const unsigned *level_row = levels + row * work.stride;
+        const unsigned color = palette[level_of_pixel(level_row, first)];
+        const unsigned next = kHasAlpha ? 0 : palette[level_of_pixel(level_row, second)];
+        const unsigned row_mask = !work.plane.frame ? ~0u : work.seen.has_row(top + row) ? mask : 0;
+        const unsigned covered =
+            work.cover(frame[i], __byte_perm(color, next, order), __byte_perm(color, next, keeps_order), row_mask);
+        work.plane.store(top + row, offset, row_bytes, work.words, covered);
+    }
+}
+
+// NV12: a thread has a word of luma, four pixels, in kRowsEach rows, two by two, and the word of chroma of each two.
+// A pair of chroma has the mean level of its four pixels, and is blended where the network saw all four.
+__device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned *levels, unsigned *palette) {
+    const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, row_bytes = work.width;
+    const int offset = first_byte + threadIdx.x * 4;
+    const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
+    unsigned frame[kRowsEach], frame_chroma[kRowsEach / 2];
+#pragma unroll
+    for (int i = 0; i < kRowsEach; ++i) {
+        const int row = 2 * (threadIdx.y + i / 2 * kTileThreadRows) + i % 2;
+        const bool has_row = offset < row_bytes && row < rows;
+        frame[i] = has_row ? work.plane.load(top + row, offset, row_bytes, work.words) : 0;
+        if (i % 2 == 0)
+            frame_chroma[i / 2] = has_row ? work.chroma.load((top + row) / 2, offset, row_bytes, work.words) : 0;
+    }
+    const LevelWindow window =
+        window_of_tile(first_byte, first_byte + kTileWords * 4 - 1, work.seen, work.columns, 9);
+    stage_levels(work, top, window, levels, palette);
+    if (offset >= row_bytes) return;
+
+    Taps taps[4];
+    unsigned mask = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        taps[i] = taps_of_pixel(offset + i, work.seen, work.columns, window);
+        if (work.seen.has_column(offset + i)) mask |= 255u << 8 * i;
+    }
+    unsigned chroma_mask = mask & mask >> 8 & 0x00FF00FFu;
+    chroma_mask |= chroma_mask << 8;
+#pragma unroll
+    for (int i = 0; i < kRowsEach; i += 2) {
+        const int upper = 2 * (threadIdx.y + i / 2 * kTileThreadRows);
+        if (upper >= rows) return;
+        unsigned left = 2, right = 2, seen_rows = ~0u;  // sums of four levels, to be rounded
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            const unsigned *level_row = levels + (upper + j) * work.stride;
+            unsigned colors[4];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                const unsigned level = level_of_pixel(level_row, taps[k]);
+                colors[k] = palette[level];
+                (k < 2 ? left : right) += level;
+            }
+            const unsigned first = __byte_perm(colors[0], colors[1], 0x7340);  // Y, Y, keep, keep
+            const unsigned second = __byte_perm(colors[2], colors[3], 0x7340);
+            const unsigned row_mask = !work.plane.frame || work.seen.has_row(top + upper + j) ? ~0u : 0;
+            seen_rows &= row_mask;
+            const unsigned covered = work.cover(
+                frame[i + j], __byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632),
+                work.plane.frame ? row_mask & mask : ~0u
+            );
+            work.plane.store(top + upper + j, offset, row_bytes, work.words, covered);
+        }
+        const unsigned first = palette[left / 4], second = palette[right / 4];
+        const unsigned covered = work.cover(
+            frame_chroma[i / 2], __byte_perm(first, second, 0x6521), __byte_perm(first, second, 0x7733),
+            work.plane.frame ? seen_rows & chroma_mask : ~0u
+        );
+        work.chroma.store((top + upper) / 2, offset, row_bytes, work.words, covered);
+    }
+}
+
+// A grid of (words of a row / kTileWords, height / tile_rows) blocks of (kTileWords, kTileThreadRows) threads, with
+// shared memory of tile_rows * stride ints. The same parameters for each format.
+#define OVERLAY_PARAMETERS                                                                                             \
+    const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,              \
+        float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const unsigned *palette,         \
+        float alpha, float beta, int by_heat, const RowTap *row_taps, const int *columns, const LevelColumn *level_columns, int seen_x,         \
+        int seen_y, int seen_width, int seen_height, int width, int height, int tile_rows, int stride, int words,      \
+        const u8 *frame, long long frame_pitch, u8 *out, long long out_pitch, const u8 *frame_chroma,                  \
+        long long frame_chroma_pitch, u8 *out_chroma, long long out_chroma_pitch
+#define OVERLAY_WORK                                                                                                   \
+    OverlayWork {                                                                                                      \
+        map, extremes, map_width, map_height, method,                                                                  \
+            Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}, palette,                     \
+            Cover{alpha, beta, by_heat != 0}, row_taps, columns, level_columns, Seen{seen_x, seen_y, seen_width, seen_height}, width, height, tile_rows, \
+            stride, words != 0, Plane{frame, frame_pitch, out, out_pitch}, Plane {                                     \
+            frame_chroma, frame_chroma_pitch, out_chroma, out_chroma_pitch                                             \
+        }                                                                                                              \
+    }
+
+extern "C" __global__ void __launch_bounds__(kTileThreads) overlay_bgr(OVERLAY_PARAMETERS) {
+    __shared__ unsigned staged_palette[256];
+    overlay_packed<false>(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
+}
+
+extern "C" __global__ void __launch_bounds__(kTileThreads) overlay_bgra(OVERLAY_PARAMETERS) {
+    __shared__ unsigned staged_palette[256];
+    overlay_packed<true>(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
+}
+
+extern "C" __global__ void __launch_bounds__(kTileThreads) overlay_nv12(OVERLAY_PARAMETERS) {
+    __shared__ unsigned staged_palette[256];
+    overlay_planes(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
+}
+
+// The normalised map over the whole frame in float, [height,width]; 0 where the network did not look. As the overlay,
+// with a float a thread and row, and weights in float as cv2.INTER_LINEAR has them.
+extern "C" __global__ void __launch_bounds__(kTileThreads) heat_map(
+    const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,
+    float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const RowTap *row_taps, const int *columns,
+    const float *column_fractions, const LevelColumn *level_columns, int seen_x, int seen_y, int seen_width,
+    int seen_height, int width, int height, int tile_rows, int stride, float *out
+) {
+    float *heats = dynamic_shared<float>();
+    const Seen seen{seen_x, seen_y, seen_width, seen_height};
+    const int left = static_cast<int>(blockIdx.x) * kTileWords, column = left + threadIdx.x;
+    const int top = static_cast<int>(blockIdx.y) * tile_rows, rows = min(tile_rows, height - top);
+    const LevelWindow window = window_of_tile(left, left + kTileWords - 1, seen, columns, 0);
+
+    const int lane = threadIdx.x;
+    if (lane < rows && seen.has_row(top + lane)) {
+        const RowTap taps = row_taps[top + lane - seen.y];
+        const float fraction = __int_as_float(taps.step);
+        const MapView view{
+            map, map_width, map_height,
+            normalizer(
+                extremes, method, Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}
+            )
+        };
+#pragma unroll 1
+        for (int i = threadIdx.y; i < window.count; i += kTileThreadRows) {
+            const LevelColumn level_column = level_columns[window.first + i];
+            const float first = view.heat(taps.cells & 0xFFFF, taps.first_fraction, level_column);
+            const float second = view.heat(taps.cells >> 16, taps.second_fraction, level_column);
+            heats[lane * stride + i] = first * (1 - fraction) + second * fraction;
+        }
+    }
+    __syncthreads();
+    if (column >= width) return;
+
+    const bool has_column = seen.has_column(column);
+    const int place = has_column ? columns[column - seen.x] - window.first : 0;
+    const float fraction = has_column ? column_fractions[column - seen.x] : 0;
+    for (int row = threadIdx.y; row < rows; row += kTileThreadRows) {
+        const float *heat_row = heats + row * stride + place;
+        const bool is_seen = has_column && seen.has_row(top + row);
+        const float heat = is_seen ? heat_row[0] * (1 - fraction) + heat_row[1] * fraction : 0;
+        out[static_cast<long long>(top + row) * width + column] = fminf(heat, 1.0f);
+    }
+}

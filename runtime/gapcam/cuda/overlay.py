@@ -1,0 +1,353 @@
+"""A map over a frame on the device: the overlay, the coloured map alone, and the heat map as floats."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gapcam.cam import Normalization, check_normalization
+from gapcam.cuda.bilinear import Samples, samples
+from gapcam.cuda.constants import device_constants
+from gapcam.cuda.device_array import DeviceArray
+from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
+from gapcam.cuda.driver import Driver, KernelArgument, Module, Stream
+from gapcam.errors import FrameError, UsageError
+from gapcam.frame import Frame, FrameFormat
+from gapcam.geometry import Placement
+from gapcam.overlay import check_alpha, color_table, colors_by_heat
+
+# As in kernels.cu.
+_TILE_WORDS, _TILE_ROWS, _TILE_THREAD_ROWS = 32, 32, 8
+_PACKED_COLUMN = 512
+_MOST_MAP_ROWS, _MOST_INPUT_COLUMNS = 1 << 15, 1 << 21
+"""What the packed tables hold."""
+_SHARED_BYTES = 40 * 1024
+"""Of the 48 KiB that a block may have; the palette takes one."""
+
+_BYTES: dict[FrameFormat, int] = {"bgr": 3, "bgra": 4, "nv12": 1}
+"""Of a pixel, in the first plane."""
+
+
+class _Method(IntEnum):
+    MINMAX = 0
+    MAX = 1
+    FIXED = 2
+
+
+class Overlay:
+    """The frame with a map in colour over it, in one launch: `gapcam.overlay.blend` of a map on the device.
+
+    The map is upsampled to the network's input, freed of the letterbox's bars, normalised and rounded to 256 levels,
+    and its levels are resized to the frame. The levels are the reference's, but for those that float32 instead of
+    float64 rounds to a neighbour; of equal levels the overlay differs by at most 1 of 255.
+
+    An NV12 frame is blended in its own planes: colours are converted once, by OpenCV's BT.601 in the limited range; a
+    pair of chroma has the mean level of its four pixels, and is blended where the network saw all four.
+
+    It belongs to no stream and may be used on several. Everything is called inside `driver.active()`.
+
+    Args:
+        driver: of the device.
+        module: the kernels.
+        layout: of the frame and of what is written.
+        placement: of the frame in the network's input.
+        input_size: (H, W) of that.
+        map_size: (h, w) of the map.
+        colormap: a key of `gapcam.overlay.COLORMAPS`.
+        alpha: of the map, in [0, 1].
+        alpha_by_heat: at each pixel alpha times the map.
+        normalization: "minmax", "max" or "fixed": see `gapcam.cam.normalize`.
+        limits: (low, high) in the logits' unit, with "fixed".
+        with_frame: False for the coloured map alone, without a frame: as at alpha 1, the lowest colour where the
+            network did not look, opaque in BGRA.
+
+    Raises:
+        UsageError: a wrong colour map, alpha, normalization or limits; or sides that are too long.
+        BackendError: there is not enough memory.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        module: Module,
+        *,
+        layout: FrameLayout,
+        placement: Placement,
+        input_size: tuple[int, int],
+        map_size: tuple[int, int],
+        colormap: str = "jet",
+        alpha: float = 0.5,
+        alpha_by_heat: bool = False,
+        normalization: Normalization = "minmax",
+        limits: tuple[float, float] | None = None,
+        with_frame: bool = True,
+    ) -> None:
+        check_alpha(alpha)
+        self._driver, self._kernel = driver, module.function(f"overlay_{layout.format}")
+        self._layout, self._with_frame = layout, with_frame
+        if not with_frame:
+            alpha, alpha_by_heat = 1.0, False
+        sampled = _SampledMap(placement, input_size, map_size)
+        seen = placement.frame_rect
+        row_bytes = layout.width * _BYTES[layout.format]
+        starts = np.arange(0, row_bytes, 4 * _TILE_WORDS)
+        pixels = np.stack([starts, starts + 4 * _TILE_WORDS - 1]) // _BYTES[layout.format]
+        tile_rows, stride = sampled.tile(pixels)
+        self._grid = (len(starts), -(-layout.height // tile_rows), 1)
+        self._shared_bytes = 4 * tile_rows * stride
+        columns = sampled.columns
+        self._palette, self._row_taps, self._columns, self._level_columns = device_constants(
+            driver,
+            palette(layout.format, colormap, alpha, by_heat=alpha_by_heat),
+            sampled.row_taps(sampled.rows.steps),
+            columns.cells * _PACKED_COLUMN + columns.steps,
+            sampled.level_columns(),
+        )
+        self._normalizer = _normalizer(normalization, limits)
+        self._map_size = map_size
+        self._look: list[KernelArgument] = [
+            np.uint64(self._palette.pointer),
+            np.float32(alpha),
+            np.float32(1 - alpha),
+            np.int32(alpha_by_heat),
+            np.uint64(self._row_taps.pointer),
+            np.uint64(self._columns.pointer),
+            np.uint64(self._level_columns.pointer),
+            *(np.int32(side) for side in (seen.x, seen.y, seen.width, seen.height)),
+            *(np.int32(side) for side in (layout.width, layout.height, tile_rows, stride)),
+        ]
+
+    def enqueue(
+        self, map_pointer: int, extremes_pointer: int, frame: DeviceFrame | None, out: DeviceFrame, stream: Stream
+    ) -> None:
+        """Queue one overlay.
+
+        Args:
+            map_pointer: device address of [h,w] float32: of `CamArrays.maps`.
+            extremes_pointer: of its [2] float32: of `CamArrays.extremes`.
+            frame: what the map is drawn over; None if this was made without.
+            out: where to; it may be `frame`, but no other view of its pixels. It is fastest where pointers and pitches
+                are multiples of 4, and best of 128.
+            stream: where to queue.
+
+        Raises:
+            FrameError: `frame` or `out` has another layout, or `frame` is missing or superfluous.
+        """
+        if (frame is not None) != self._with_frame:
+            got, expected = ("no frame", "one") if frame is None else ("a frame", "None")
+            raise FrameError(f"got {got}; expected {expected}, as this Overlay was made (with_frame)")
+        for given in (out, *([] if frame is None else [frame])):
+            if given.layout != self._layout:
+                raise FrameError(f"got a frame of {given.layout}; expected {self._layout}, what this Overlay is for")
+        frame_planes = ((0, 0),) * len(out.planes) if frame is None else frame.planes
+        words = all(number % 4 == 0 for plane in (*frame_planes, *out.planes) for number in plane)
+        arguments: list[KernelArgument] = [
+            np.uint64(map_pointer),
+            np.uint64(extremes_pointer),
+            *(np.int32(side) for side in reversed(self._map_size)),
+            *self._normalizer,
+            *self._look,
+            np.int32(words),
+        ]
+        for (pointer, pitch), (out_pointer, out_pitch) in zip(_two(frame_planes), _two(out.planes), strict=True):
+            arguments += [np.uint64(pointer), np.int64(pitch), np.uint64(out_pointer), np.int64(out_pitch)]
+        block = (_TILE_WORDS, _TILE_THREAD_ROWS, 1)
+        self._driver.launch(self._kernel, self._grid, block, arguments, stream, shared_bytes=self._shared_bytes)
+
+
+class HeatMap:
+    """The normalised map over the whole frame as floats: `Result.heatmap`, in one launch.
+
+    It belongs to no stream and may be used on several. Everything is called inside `driver.active()`.
+
+    Args:
+        driver: of the device.
+        module: the kernels.
+        frame_size: (height, width) of the frame.
+        placement: of the frame in the network's input.
+        input_size: (H, W) of that.
+        map_size: (h, w) of the map.
+        normalization: as in `Overlay`.
+        limits: as in `Overlay`.
+
+    Raises:
+        UsageError: a wrong normalization or limits; or sides that are too long.
+        BackendError: there is not enough memory.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        module: Module,
+        *,
+        frame_size: tuple[int, int],
+        placement: Placement,
+        input_size: tuple[int, int],
+        map_size: tuple[int, int],
+        normalization: Normalization = "minmax",
+        limits: tuple[float, float] | None = None,
+    ) -> None:
+        self._driver, self._kernel = driver, module.function("heat_map")
+        self._frame_size, self._map_size = frame_size, map_size
+        sampled = _SampledMap(placement, input_size, map_size)
+        seen = placement.frame_rect
+        height, width = frame_size
+        starts = np.arange(0, width, _TILE_WORDS)
+        tile_rows, stride = sampled.tile(np.stack([starts, starts + _TILE_WORDS - 1]))
+        self._grid = (len(starts), -(-height // tile_rows), 1)
+        self._shared_bytes = 4 * tile_rows * stride
+        self._row_taps, self._columns, self._fractions, self._level_columns = device_constants(
+            driver,
+            sampled.row_taps(sampled.rows.fractions.view(np.int32)),
+            sampled.columns.cells,
+            sampled.columns.fractions,
+            sampled.level_columns(),
+        )
+        self._normalizer = _normalizer(normalization, limits)
+        self._tables: list[KernelArgument] = [
+            np.uint64(self._row_taps.pointer),
+            np.uint64(self._columns.pointer),
+            np.uint64(self._fractions.pointer),
+            np.uint64(self._level_columns.pointer),
+            *(np.int32(side) for side in (seen.x, seen.y, seen.width, seen.height)),
+            *(np.int32(side) for side in (width, height, tile_rows, stride)),
+        ]
+
+    def enqueue(self, map_pointer: int, extremes_pointer: int, out: DeviceArray, stream: Stream) -> None:
+        """Queue one heat map.
+
+        Args:
+            map_pointer: device address of [h,w] float32: of `CamArrays.maps`.
+            extremes_pointer: of its [2] float32: of `CamArrays.extremes`.
+            out: [H,W] float32 in C order, of the frame's size.
+            stream: where to queue.
+
+        Raises:
+            UsageError: `out` has another shape or dtype.
+        """
+        if out.shape != self._frame_size or out.dtype != np.float32:
+            raise UsageError(
+                f"got an out of shape {out.shape} and dtype {out.dtype}; expected {self._frame_size} float32"
+            )
+        arguments: list[KernelArgument] = [
+            np.uint64(map_pointer),
+            np.uint64(extremes_pointer),
+            *(np.int32(side) for side in reversed(self._map_size)),
+            *self._normalizer,
+            *self._tables,
+            np.uint64(out.pointer),
+        ]
+        block = (_TILE_WORDS, _TILE_THREAD_ROWS, 1)
+        self._driver.launch(self._kernel, self._grid, block, arguments, stream, shared_bytes=self._shared_bytes)
+
+
+def palette(frame_format: FrameFormat, colormap: str, alpha: float, *, by_heat: bool) -> NDArray[np.uint8]:
+    """What each level draws, in a frame's own colours.
+
+    Returns:
+        [256,4] uint8: blue, green, red, or for "nv12" Y, U, V; and by heat what the frame keeps of 255, else 255.
+        By heat, colours are times what they cover.
+
+    Raises:
+        UsageError: OpenCV has no such colour map.
+    """
+    colors = color_table(colormap)[:, 0]
+    if frame_format == "nv12":
+        colors = yuv_from_bgr(colors)
+    keeps = np.full(256, 255, np.uint8)
+    if by_heat:
+        keeps = colors_by_heat(colormap, alpha)[1][:, 0, 0]
+        colors = ((colors.astype(np.int64) * (255 - keeps.astype(np.int64))[:, None] + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(np.concatenate([colors, keeps[:, None]], axis=1))
+
+
+def yuv_from_bgr(colors: NDArray[np.uint8]) -> Frame:
+    """BT.601 in the limited range, as OpenCV's COLOR_BGR2YUV_I420 has it, of [n,3] colours: [n,3] Y, U, V."""
+    pixels = np.repeat(np.repeat(colors[None], 2, axis=0), 2, axis=1)  # each a square of 2 x 2, for its chroma
+    planes = cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420)
+    count = len(colors)
+    chroma = planes[2:].reshape(2, count)
+    return np.stack([planes[0, ::2], *chroma], axis=1)
+
+
+class _SampledMap:
+    """From the map's cells to the levels of the seen part of the input, and from those to the frame's pixels."""
+
+    def __init__(self, placement: Placement, input_size: tuple[int, int], map_size: tuple[int, int]) -> None:
+        seen, part = placement.frame_rect, placement.input_rect
+        if map_size[0] > _MOST_MAP_ROWS or input_size[1] > _MOST_INPUT_COLUMNS:
+            raise UsageError(
+                f"got a map of size {map_size} for an input of size {input_size}; the device's overlay takes at most "
+                f"{_MOST_MAP_ROWS} rows of the map and {_MOST_INPUT_COLUMNS} columns of the input"
+            )
+        self.rows = samples(part.height, seen.height)
+        self.columns = samples(part.width, seen.width)
+        self._seen = seen
+        self._level_rows = _part(samples(map_size[0], input_size[0]), part.rows)
+        self._level_columns = _part(samples(map_size[1], input_size[1]), part.columns)
+
+    def row_taps(self, steps: NDArray[np.int32]) -> NDArray[np.int32]:
+        """[rows of the frame's part, 4]: kernels.cu's RowTap, with the second level row's weight as it is given."""
+        first = self.rows.cells
+        second = np.minimum(first + 1, len(self._level_rows.cells) - 1)
+        cells, fractions = self._level_rows.cells, self._level_rows.fractions.view(np.int32)
+        return np.stack([cells[first] | cells[second] << 16, fractions[first], fractions[second], steps], axis=1)
+
+    def level_columns(self) -> NDArray[np.int32]:
+        """[columns of the input's part + 1, 2]: kernels.cu's LevelColumn, the last one twice."""
+        both = np.stack([self._level_columns.cells, self._level_columns.fractions.view(np.int32)], axis=1)
+        return np.concatenate([both, both[-1:]])
+
+    def tile(self, pixels: NDArray[np.int64]) -> tuple[int, int]:
+        """How many rows of levels a block has in shared memory, and how far they lie apart.
+
+        Args:
+            pixels: [2,t], each tile's first and last column of the frame.
+        """
+        first, last = np.clip(pixels - self._seen.x, 0, self._seen.width - 1)
+        # Odd, so that a column's levels lie in different banks.
+        stride = int((self.columns.cells[last] + 2 - self.columns.cells[first]).max()) | 1
+        for rows in (_TILE_ROWS >> shift for shift in range(5)):
+            if 4 * rows * stride <= _SHARED_BYTES:
+                return rows, stride
+        raise UsageError(
+            f"a frame of {self._seen.width} columns is too small for an input of {len(self._level_columns.cells)}: "
+            "draw its overlay on the CPU"
+        )
+
+
+def _part(every: Samples, part: slice) -> Samples:
+    return Samples(every.cells[part], every.fractions[part], every.steps[part])
+
+
+def _two(planes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """The planes, and one that is none if there is no second."""
+    return (*planes, (0, 0))[:2]
+
+
+def _normalizer(normalization: Normalization, limits: tuple[float, float] | None) -> list[KernelArgument]:
+    """The method, and kernels.cu's Normalizer for fixed limits.
+
+    Raises:
+        UsageError: a wrong normalization or limits.
+    """
+    check_normalization(normalization, limits)
+    method = np.int32(_Method[normalization.upper()])
+    if limits is None:
+        return [method, *(np.float32(0) for _ in range(5))]
+    low, high = float(limits[0]), float(limits[1])
+    # The power of two that brings the limits near 1; beyond float32's range it is 0, and so is a value next to them.
+    exponent = int(np.clip(np.frexp(max(abs(low), abs(high)))[1], -126, 1023))
+    unit = np.ldexp(1.0, -exponent)
+    span = max((high - low) * unit, 1e-37)
+    return [
+        method,
+        np.float32(unit),
+        np.float32(low * unit),
+        np.float32(low * unit - float(np.float32(low * unit))),
+        np.float32(span),
+        np.float32(1 / span),
+    ]
