@@ -102,10 +102,9 @@ def _interpolated(source: int, target: int, interpolation: Interpolation) -> Win
         pixels = np.floor(np.arange(target) * scale).astype(np.int64)[:, None]
         weights = np.ones((target, 1))
     else:
-        # OpenCV has the position in float32.
-        centre = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
+        centre = (np.arange(target) + 0.5) * scale - 0.5
         left = np.floor(centre)
-        weights = _KERNELS[interpolation]((centre - left).astype(np.float64))
+        weights = _KERNELS[interpolation](centre - left)
         pixels = left.astype(np.int64)[:, None] + np.arange(taps) - (taps // 2 - 1)
     pixels = np.clip(pixels, 0, source - 1)
     first = pixels[:, 0]
