@@ -108,11 +108,10 @@ class EngineBuilder:
             counted = network_layers(network)
             check_network(counted, contract.precision, name)
             config = self._config(builder, profile)
-            if timings is not None:
-                read_timings(config, timings)
+            cache = None if timings is None else read_timings(config, timings)
             plan = self._plan(builder, network, config, name, said, progress)
             notes = list(said)
-            if timings is not None:
+            if timings is not None and cache is not None:
                 notes += [note for note in (write_timings(config, timings),) if note]
             tensors = {
                 kind: tuple(_tensor(get(index)) for index in range(count))

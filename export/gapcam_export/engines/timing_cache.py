@@ -27,19 +27,24 @@ def timing_cache_path(version: str, gpu: Gpu) -> Path:
     return cache_folder() / "timing" / f"{name}.cache"
 
 
-def read_timings(config: Any, path: Path) -> None:
+def read_timings(config: Any, path: Path) -> Any:
     """Give a build what earlier ones measured.
 
     Args:
         config: TensorRT's builder configuration.
         path: of the cache; where there is none, or a damaged one, the build begins a new one.
+
+    Returns:
+        TensorRT's cache, which must live until the engine is built.
     """
     content = b""
     with suppress(OSError):
         content = path.read_bytes()
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
 
 
 def write_timings(config: Any, path: Path) -> str:
