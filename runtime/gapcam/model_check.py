@@ -84,14 +84,20 @@ def check_run(arrays: Mapping[str, Array], frames: int, contract: Contract, mode
     for name in (names.LOGITS, names.CAM_SCALE, names.TOPK_WEIGHTS):
         if name not in arrays:
             continue
-        fine, expected = np.isfinite(arrays[name]).all(), "finite"
+        fine = np.isfinite(arrays[name]).all()
         if name == names.CAM_SCALE:
-            fine, expected = fine and (arrays[name] > 0).all(), "finite and positive"
+            fine = fine and (arrays[name] > 0).all()
         if not fine:
-            raise VerificationError(
-                f"{model_name} gave values of {name} that are not {expected}; its precision ({contract.precision}) may "
-                "be too low for this frame. Export it in a higher one."
-            )
+            raise unusable_output(name, contract, model_name)
+
+
+def unusable_output(name: str, contract: Contract, model_name: str) -> VerificationError:
+    """What is said of logits, rows or a scale from which no result can be made."""
+    expected = "finite and positive" if name == names.CAM_SCALE else "finite"
+    return VerificationError(
+        f"{model_name} gave values of {name} that are not {expected}; its precision ({contract.precision}) may "
+        "be too low for this frame. Export it in a higher one."
+    )
 
 
 def _check_topk(outputs: Mapping[str, TensorInfo], logits: TensorInfo, features: TensorInfo, model_name: str) -> None:

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapcam.box import Box
-from gapcam.boxes import THRESHOLD, boxes_from_map
+from gapcam.boxes import THRESHOLD
 from gapcam.cam import FloatArray, Normalization
 from gapcam.classes import ClassRef
 from gapcam.errors import MapNotComputedError, UsageError
 from gapcam.frame import Frame
+from gapcam.frame_boxes import boxes_on_frame
 from gapcam.geometry import Placement
 from gapcam.loaded_model import LoadedModel
 from gapcam.overlay import draw_boxes, draw_caption
 from gapcam.post_process import PostProcess
 from gapcam.scores import scores_from_logits
 from gapcam.step_times import StepTimes
-from gapcam.upsample import seen_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +202,14 @@ class Result:
         """
         raw = self.map(target, clamp_negative=clamp_negative)
         with self._times.timed("boxes"):
-            left, top = self.placement.input_rect[:2]
-            found = boxes_from_map(
-                seen_part(raw, self._input_size, self.placement),
+            return boxes_on_frame(
+                raw,
+                self._input_size,
+                self.placement,
                 threshold=threshold,
                 percentile=percentile,
                 all_components=all_components,
             )
-            on_input = (Box(box.x0 + left, box.y0 + top, box.x1 + left, box.y1 + top) for box in found)
-            return tuple(self.placement.box_to_frame(box) for box in on_input)
 
     def overlay(
         self,
