@@ -137,11 +137,11 @@ def claims(precision: str) -> Callable[[onnx.ModelProto], None]:
 
 
 def with_wide_layer(dtype: type[np.floating[Any]]) -> Callable[[onnx.ModelProto], None]:
-    """A million weights of this type, between the image and an output of their own."""
+    """Two million weights of this type, between the image and an output of their own."""
 
     def change(model: onnx.ModelProto) -> None:
         claims("fp16" if dtype is np.float16 else "fp32")(model)
-        weights = np.random.default_rng(4).normal(size=(512, 3, 26, 26)).astype(dtype)
+        weights = np.random.default_rng(4).normal(size=(1024, 3, 26, 26)).astype(dtype)
         model.graph.initializer.append(numpy_helper.from_array(weights, "wide"))
         kind = helper.np_dtype_to_tensor_dtype(weights.dtype)
         model.graph.node.extend(
@@ -151,7 +151,7 @@ def with_wide_layer(dtype: type[np.floating[Any]]) -> Callable[[onnx.ModelProto]
                 helper.make_node("Cast", ["convolved"], ["deep"], to=TensorProto.FLOAT),
             ]
         )
-        model.graph.output.append(helper.make_tensor_value_info("deep", TensorProto.FLOAT, ["N", 512, 7, 7]))
+        model.graph.output.append(helper.make_tensor_value_info("deep", TensorProto.FLOAT, ["N", 1024, 7, 7]))
 
     return change
 
@@ -164,7 +164,7 @@ def test_a_lower_precision_has_smaller_weights_in_the_plan_itself(tmp_path: Path
         build(model, tmp_path / f"{dtype.__name__}.engine", BuildOptions(targets=TARGETS))
         with read_engine(tmp_path / f"{dtype.__name__}.engine") as engine:
             sizes[dtype] = engine.plan.nbytes
-    weights = 512 * 3 * 26 * 26
+    weights = 1024 * 3 * 26 * 26
     assert 4 * weights < sizes[np.float32] < 5 * weights
     assert 2 * weights < sizes[np.float16] < 3 * weights
 
