@@ -31,7 +31,9 @@ def kernel_source() -> str:
 
 
 def load_kernels(driver: Driver) -> Module:
-    """The kernels, loaded into a device. The first time ever this takes about a second; call it inside `active()`.
+    """The kernels, loaded into a device. The first time ever they are compiled, in some seconds.
+
+    Called inside `driver.active()`.
 
     Raises:
         MissingExtraError: they must be compiled, and cuda-core or NVRTC is not installed.

@@ -31,7 +31,7 @@ class Preprocessor:
     """Frames of one layout to the input of one network, in one pass over the frame.
 
     It differs from `gapcam.preprocess` in what that rounds: its uint8 pixels between halving, averaging and
-    interpolation, and OpenCV's fixed-point weights. In grey levels of 255, that is at most 0.5 for each halving, 0.5 for
+    interpolation, and OpenCV's fixed-point weights. That is at most 0.5 of 255 grey levels for each halving, 0.5 for
     the average, and 1 (bilinear), 1.25 (bicubic) or 2.25 (lanczos) where a side grows; the last two, which overshoot,
     also enlarge what the average brought, up to 1.4 and 1.8 times. A uint8 input is rounded once more. What is neither
     averaged nor interpolated is equal to the last bit.

@@ -39,7 +39,7 @@ def test_every_kernel_stays_in_registers_and_48_kib_of_shared_memory(architectur
 
 
 def test_the_code_has_the_kernels_under_their_names(
-    host: HostDriver, monkeypatch: pytest.MonkeyPatch, tmp_path
+    host: HostDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GAPCAM_CACHE_DIR", str(tmp_path))
     module = load_kernels(host)
