@@ -22,8 +22,9 @@ _PRECISIONS: Mapping[str, Precision] = {"FLOAT": "fp32", "HALF": "fp16", "BF16":
 _MOVES = ("SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
 """Layers that hand int8 on as it is."""
 
-_BLOCK = "ForeignNode"
-"""What TensorRT calls a part of the network that another compiler made one kernel or several of."""
+_UNTOLD = re.compile(r"ForeignNode|^Reformatting CopyNode")
+"""Layers that tell nothing of those that they name: a block, of which only the ends are shown, and a change of layout
+or type before or after a layer."""
 
 _WORDS: tuple[tuple[Precision, re.Pattern[str]], ...] = (
     ("bf16", re.compile(r"BF16|BFloat16", re.IGNORECASE)),
@@ -83,8 +84,8 @@ def engine_layers(information: str, counted: Sequence[CountedLayer]) -> dict[str
         return {}
     shown: dict[str, frozenset[str]] = {}
     for layer in layers:
-        if not isinstance(layer, dict) or _BLOCK in str(layer.get("Name", "")):
-            continue  # names alone, since it was built without details; or a block, of which only the ends are shown
+        if not isinstance(layer, dict) or _UNTOLD.search(str(layer.get("Name", ""))):
+            continue  # a name alone: it was built without details
         found = frozenset(_found_in(_types(layer)))
         title = f"{layer.get('Name', '')} {layer.get('Metadata', '')}"
         held = [other for other in counted if found and _names(title, other.name)]
