@@ -452,7 +452,8 @@ __device__ void write_class(
         const float factor = scale.data ? scale.at(0) : 1;
         *out_class = chosen;
         *out_logit = logit;
-        *out_score = sigmoid ? (logit < 0 ? small : 1) / (1 + small) : expf(logit - greatest) / sum;
+        // Both divisors are far from where the fast division ends.
+        *out_score = sigmoid ? __fdividef(logit < 0 ? small : 1, 1 + small) : __fdividef(expf(logit - greatest), sum);
         *out_status = status | (bad > 0 ? kLogitsNotFinite : 0) | (bad_row > 0 ? kRowsNotFinite : 0) |
                       (is_finite(factor) && factor > 0 ? 0 : kScaleNotPositive);
     }
@@ -465,7 +466,7 @@ __device__ __forceinline__ void class_activation_maps(
     Floats logits,                                     // [images,K]
     Floats rows,                                       // [K,C], [images,places,C], or null: features are the maps
     Floats scales,                                     // [images], or null
-    const int *row_classes, int ints_each, int places, // [images,places] of the rows' classes, or null: row c is class c
+    const int *row_classes, int ints_each, int places, // [images,places], the rows' classes, or null: row c is class c
     const int *targets,                                // [images,k], or null for the k best
     CamSizes sizes, bool clamp_negative, bool sigmoid, const Span *columns, int column_count, const Span *spanned_rows,
     int row_count,
@@ -485,10 +486,14 @@ __device__ __forceinline__ void class_activation_maps(
     const bool has_pixel = group < groups && pixel < sizes.pixels && !for_class;
     int channel = has_pixel && !maps_given ? slice * of_slice + group : end;
     features += static_cast<long long>(image) * sizes.channels * sizes.pixels + (has_pixel ? pixel : 0);
+    const auto feature = [&](int i) {
+        const int c = channel + i * groups;
+        return c < end ? load_float(features + c * sizes.pixels) : 0.0f;
+    };
     float ahead[kFeaturesAhead];
 #pragma unroll
     for (int i = 0; i < kFeaturesAhead; ++i)
-        ahead[i] = channel + i * groups < end ? load_float(features + (channel + i * groups) * sizes.pixels) : 0;
+        ahead[i] = feature(i);
 
     // The class, and its row.
     logits = logits.from(static_cast<long long>(image) * sizes.classes);
@@ -528,7 +533,7 @@ __device__ __forceinline__ void class_activation_maps(
             channel += kFeaturesAhead * groups;
 #pragma unroll
             for (int i = 0; i < kFeaturesAhead; ++i)
-                ahead[i] = channel + i * groups < end ? load_float(features + (channel + i * groups) * sizes.pixels) : 0;
+                ahead[i] = feature(i);
         }
     }
     sums[self] = sum;
@@ -561,7 +566,7 @@ __device__ __forceinline__ void class_activation_maps(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(kCamThreads) cam(
+extern "C" __global__ void __launch_bounds__(kCamThreads, 4) cam(
     const void *features, int features_are_half, const void *logits, int logits_are_half, const void *rows,
     int rows_are_half, const void *scales, int scales_are_half, const int *row_classes, int ints_each, int places,
     const int *targets, int classes, int channels, int pixels, int width, int tiles, int slices, int clamp_negative,
@@ -587,11 +592,11 @@ extern "C" __global__ void __launch_bounds__(kCamThreads) cam(
 // ---------------------------------------------------------------------------------------------------------------------
 // Overlay: the map's levels in colour over the frame
 //
-// Bound by memory: each byte of the frame is read once and written once. A block has a tile of kTileWords words by up to
-// kTileRows rows. A thread has one column of words and kRowsEach of its rows, which it asks for before anything else.
-// While they are on their way, the block computes what its pixels need of the map: for each of the tile's rows a
-// row of levels, blended from the two level rows that the pixels lie between, in steps of 1/256. They go to shared
-// memory; each pixel then blends two neighbours of its row and looks its colour up.
+// Bound by memory: each byte of the frame is read once and written once. A block has a tile of kTileWords words by up
+// to kTileRows rows. A thread has one column of words and kRowsEach of its rows, which it asks for before anything else.
+// While they are on their way, the block computes what its pixels need of the map: for each of the tile's rows a row of
+// levels, blended from the two level rows that its pixels lie between, in steps of 1/256. They go to shared memory; each
+// pixel then blends two neighbours of its row and looks its colour up.
 //
 // A word of four bytes is blended as it is, whatever pixels it holds: of BGR, the three words of four pixels hold
 // parts of two pixels each, so that a warp's loads and stores are 128 contiguous bytes in every format. The colours of
@@ -599,6 +604,7 @@ extern "C" __global__ void __launch_bounds__(kCamThreads) cam(
 
 constexpr int kTileWords = 32, kTileRows = 32, kTileThreadRows = 8, kRowsEach = kTileRows / kTileThreadRows;
 constexpr int kTileThreads = kTileWords * kTileThreadRows;
+constexpr int kTileBlocks = 5;  // on a multiprocessor at a time: 48 registers, and 20 KB of the frame on their way
 constexpr int kLevelSteps = 256;
 
 // For each row of the frame that the network saw: the map's two rows above and below each of the two level rows.
@@ -615,12 +621,13 @@ struct LevelColumn {
 };
 
 // How a value of the map becomes a heat in [0, 1]: gapcam.cam.normalize in float. `unit` is a power of two that
-// keeps the difference of huge values finite and that of tiny ones exact; `low` is in two parts, for limits are doubles.
+// keeps the difference of huge values finite and that of tiny ones exact; `low` is in two parts: limits are doubles.
 struct Normalizer {
     float unit, low, low_rest, span, inverse;  // low, its rest and span times unit; 1 / span
 
     __device__ static Normalizer of_span(float unit, float low, float span) {
-        return Normalizer{unit, low, 0, span, __frcp_rn(span)};
+        const float inverse = __fdividef(1.0f, span);  // and corrected, to half a unit in the last place
+        return Normalizer{unit, low, 0, span, __fmaf_rn(inverse, __fmaf_rn(-span, inverse, 1.0f), inverse)};
     }
     __device__ static Normalizer nothing() { return Normalizer{0, 0, 0, 1, 1}; }
 
@@ -672,8 +679,8 @@ struct MapView {
 struct Seen {
     int x, y, width, height;
 
-    __device__ bool has_column(int column) const { return static_cast<unsigned>(column - x) < static_cast<unsigned>(width); }
-    __device__ bool has_row(int row) const { return static_cast<unsigned>(row - y) < static_cast<unsigned>(height); }
+    __device__ bool has_column(int column) const { return column >= x && column - x < width; }
+    __device__ bool has_row(int row) const { return row >= y && row - y < height; }
 };
 
 // The level columns that the pixels [first, last] of a tile need: from where on, and how many.
@@ -707,8 +714,8 @@ __device__ __forceinline__ unsigned level_of_pixel(const unsigned *row, Taps tap
 }
 
 // Four times alpha * colour + (1 - alpha) * frame, in float and rounded to nearest even as cv2.addWeighted does. Bytes
-// become floats, and the results bytes, as the low bits of a float between 2^23 and 2^24: a permutation and an addition,
-// where conversions have a quarter of the rate or less.
+// become floats, and the results bytes, as the low bits of a float between 2^23 and 2^24: a permutation and an
+// addition, where conversions have a quarter of the rate or less.
 __device__ __forceinline__ unsigned blend_4_bytes(unsigned frame, unsigned colors, float alpha, float beta) {
     constexpr float kBase = 8388608.0f;
     constexpr unsigned kBaseBits = 0x4B000000u;
@@ -768,15 +775,15 @@ struct Cover {
 // What a kernel gets of a plane.
 struct Plane {
     const u8 *frame;  // or null; may be `out`
-    long long frame_pitch;
+    int frame_pitch;
     u8 *out;
-    long long out_pitch;
+    int out_pitch;
 
     __device__ unsigned load(int row, int offset, int row_bytes, bool words) const {
-        return frame ? load_word(frame + row * frame_pitch, offset, row_bytes, words) : 0;
+        return frame ? load_word(frame + static_cast<long long>(row) * frame_pitch, offset, row_bytes, words) : 0;
     }
     __device__ void store(int row, int offset, int row_bytes, bool words, unsigned bytes) const {
-        store_word(out + row * out_pitch, offset, row_bytes, words, bytes);
+        store_word(out + static_cast<long long>(row) * out_pitch, offset, row_bytes, words, bytes);
     }
 };
 
@@ -939,41 +946,42 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned
 #define OVERLAY_PARAMETERS                                                                                             \
     const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,              \
         float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const unsigned *palette,         \
-        float alpha, float beta, int by_heat, const RowTap *row_taps, const int *columns, const LevelColumn *level_columns, int seen_x,         \
-        int seen_y, int seen_width, int seen_height, int width, int height, int tile_rows, int stride, int words,      \
-        const u8 *frame, long long frame_pitch, u8 *out, long long out_pitch, const u8 *frame_chroma,                  \
-        long long frame_chroma_pitch, u8 *out_chroma, long long out_chroma_pitch
+        float alpha, float beta, int by_heat, const RowTap *row_taps, const int *columns,                              \
+        const LevelColumn *level_columns, int seen_x, int seen_y, int seen_width, int seen_height, int width,          \
+        int height, int tile_rows, int stride, int words, const u8 *frame, int frame_pitch, u8 *out, int out_pitch,    \
+        const u8 *frame_chroma, int frame_chroma_pitch, u8 *out_chroma, int out_chroma_pitch
 #define OVERLAY_WORK                                                                                                   \
     OverlayWork {                                                                                                      \
         map, extremes, map_width, map_height, method,                                                                  \
             Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}, palette,                     \
-            Cover{alpha, beta, by_heat != 0}, row_taps, columns, level_columns, Seen{seen_x, seen_y, seen_width, seen_height}, width, height, tile_rows, \
-            stride, words != 0, Plane{frame, frame_pitch, out, out_pitch}, Plane {                                     \
+            Cover{alpha, beta, by_heat != 0}, row_taps, columns, level_columns,                                        \
+            Seen{seen_x, seen_y, seen_width, seen_height}, width, height, tile_rows, stride, words != 0,               \
+            Plane{frame, frame_pitch, out, out_pitch}, Plane {                                                         \
             frame_chroma, frame_chroma_pitch, out_chroma, out_chroma_pitch                                             \
         }                                                                                                              \
     }
 
-extern "C" __global__ void __launch_bounds__(kTileThreads) overlay_bgr(OVERLAY_PARAMETERS) {
+extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_bgr(OVERLAY_PARAMETERS) {
     __shared__ unsigned staged_palette[256];
     overlay_packed<false>(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
 }
 
-extern "C" __global__ void __launch_bounds__(kTileThreads) overlay_bgra(OVERLAY_PARAMETERS) {
+extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_bgra(OVERLAY_PARAMETERS) {
     __shared__ unsigned staged_palette[256];
     overlay_packed<true>(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
 }
 
-extern "C" __global__ void __launch_bounds__(kTileThreads) overlay_nv12(OVERLAY_PARAMETERS) {
+extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_nv12(OVERLAY_PARAMETERS) {
     __shared__ unsigned staged_palette[256];
     overlay_planes(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
 }
 
 // The normalised map over the whole frame in float, [height,width]; 0 where the network did not look. As the overlay,
 // with a float a thread and row, and weights in float as cv2.INTER_LINEAR has them.
-extern "C" __global__ void __launch_bounds__(kTileThreads) heat_map(
+extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) heat_map(
     const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,
-    float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const RowTap *row_taps, const int *columns,
-    const float *column_fractions, const LevelColumn *level_columns, int seen_x, int seen_y, int seen_width,
+    float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const RowTap *row_taps,
+    const int *columns, const float *column_fractions, const LevelColumn *level_columns, int seen_x, int seen_y, int seen_width,
     int seen_height, int width, int height, int tile_rows, int stride, float *out
 ) {
     float *heats = dynamic_shared<float>();

@@ -153,7 +153,7 @@ class Overlay:
             np.int32(words),
         ]
         for (pointer, pitch), (out_pointer, out_pitch) in zip(_two(frame_planes), _two(out.planes), strict=True):
-            arguments += [np.uint64(pointer), np.int64(pitch), np.uint64(out_pointer), np.int64(out_pitch)]
+            arguments += [np.uint64(pointer), np.int32(pitch), np.uint64(out_pointer), np.int32(out_pitch)]
         block = (_TILE_WORDS, _TILE_THREAD_ROWS, 1)
         self._driver.launch(self._kernel, self._grid, block, arguments, stream, shared_bytes=self._shared_bytes)
 
