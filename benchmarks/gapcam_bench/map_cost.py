@@ -144,7 +144,7 @@ def ratios(measured: Mapping[str, Latency]) -> tuple[Ratio, ...]:
 def steps_of(model: Path) -> dict[str, Step]:
     """This module's table as functions, ready to run."""
     frame = large_photograph()
-    with gapcam.load(model, threads=1, session_options=ONE_THREAD) as session:
+    with gapcam.load(model, device="cpu", threads=1, session_options=ONE_THREAD) as session:
         result = session(frame)
         image = gapcam.preprocess(frame, session.contract.preprocessing)[None]
         weights, kind = session.weights, session.contract.head.kind

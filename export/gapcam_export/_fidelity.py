@@ -9,16 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import gapcam
+from gapcam.backends.onnx_file import ENGINE_SUFFIXES
 from gapcam.boxes import THRESHOLD, check_threshold
 from gapcam.cli.inputs import find_images
 from gapcam.cli.output import display_name, encodable
 from gapcam.contract import Contract
-from gapcam.errors import DataError, ModelError, UsageError
+from gapcam.engine_file import is_engine
+from gapcam.errors import DataError, UsageError
 from gapcam_export.comparison.latency import ROUNDS
 from gapcam_export.comparison.report import WORST, FidelityReport, SkippedImage, report_fidelity
-
-_ENGINES = (".engine", ".plan")
-"""TensorRT's, which this version refuses."""
 
 
 def fidelity(
@@ -37,7 +36,7 @@ def fidelity(
     """Compare two models on the same images: classes, logits, maps, boxes, sizes and speed.
 
     Args:
-        a: the reference: an ONNX file that `gapcam.load` takes, or a network in PyTorch as `export` takes it
+        a: the reference: an ONNX or engine file that `gapcam.load` takes, or a network in PyTorch as `export` takes it
             (torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory, network.pt2).
         b: the model that is compared with it, likewise.
         images: a folder (with its subfolders), a file or a pattern, or several of them.
@@ -63,12 +62,6 @@ def fidelity(
     if worst < 0:
         raise UsageError(f"worst is {worst}; give the number of images to keep, from 0")
     specs = (os.fspath(a), os.fspath(b))
-    for spec in specs:
-        if spec.lower().endswith(_ENGINES):
-            raise ModelError(
-                f"{spec} is an engine by its name, and this version loads ONNX files; engines come with TensorRT. Give "
-                "the ONNX file that it was built from"
-            )
     networks = [spec for spec in specs if _is_network(spec)]
     if (checkpoint is not None or pretrained) and len(networks) != 1:
         counted = "both models are networks in PyTorch" if networks else "neither model is a network in PyTorch"
@@ -129,7 +122,9 @@ def _load(
             progress=lambda step: progress(step, 0, 1),
         )
     # An identity that does not hold is a note in the report, not its end: how far the maps are is the question.
-    return gapcam.load(spec, threads=threads, verify=False)
+    # ONNX files run on the CPU, so that figures of two machines are comparable; an engine runs where it can.
+    device = "auto" if is_engine(Path(spec)) or spec.lower().endswith(ENGINE_SUFFIXES) else "cpu"
+    return gapcam.load(spec, device=device, threads=threads, verify=False)
 
 
 def _is_network(spec: str) -> bool:
@@ -137,7 +132,7 @@ def _is_network(spec: str) -> bool:
     if spec.lower().endswith(".pt2"):
         return True
     # A name that ends so is a file's, also where there is none: `gapcam.load` says that best.
-    if spec.lower().endswith(".onnx") or Path(spec).is_file():
+    if spec.lower().endswith((".onnx", *ENGINE_SUFFIXES)) or Path(spec).is_file():
         return False
     origin, _, name = spec.rpartition(":")
     return bool(origin and name)

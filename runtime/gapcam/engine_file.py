@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import struct
 from collections.abc import Mapping
 from math import prod
@@ -242,6 +243,8 @@ def write_engine(path: Path, header: EngineHeader, tensors: Mapping[str, Array],
 
 def is_engine(path: Path) -> bool:
     """Whether a file begins as an engine file does; False where it cannot be read."""
+    if not os.path.isfile(path):  # noqa: PTH113 - a name may be too long; to open a pipe would wait for its writer
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from gapcam.backends.device_protocol import DeviceBackend
 from gapcam.backends.protocol import Array, Backend
 from gapcam.classes import ClassRef
+from gapcam.devices import choose_backend
 from gapcam.errors import BackendError, UsageError
 from gapcam.frame import FrameFormat
 from gapcam.frame_path import FramePath
@@ -27,8 +28,6 @@ Post: TypeAlias = Literal["auto", "numpy", "cuda"]
 MAX_THREADS = 1024
 """More than a device has cores: a slip of the pen."""
 
-_DEVICES = ("auto", "cpu")
-
 
 def load(
     path: str | os.PathLike[str],
@@ -37,18 +36,24 @@ def load(
     threads: int | None = None,
     provider_options: Mapping[str, str] | None = None,
     session_options: Mapping[str, object] | None = None,
+    allow_cpu_fallback: bool = False,
+    post: Post = "auto",
     verify: bool = True,
 ) -> Session:
     """Load a model that keeps gapcam's contract.
 
     Args:
-        path: of a .onnx file made by `gapcam export`.
-        device: "cpu", or "auto" for the best there is, which in this version is the CPU.
-        threads: that one inference may use, 1 to 1024; by default every physical core.
+        path: of a .onnx file made by `gapcam export`, or of an engine file made by `gapcam build`.
+        device: "cpu", "cuda", "tensorrt", "tensorrt-rtx", or "auto" for the fastest of them that works here; a GPU that
+            is not the first has its number behind it: "cuda:1". docs/gpu.md says what each needs.
+        threads: that one inference may use on the CPU, 1 to 1024; by default every physical core.
         provider_options: of ONNX Runtime's execution provider, handed through. The CPU provider ignores all of them.
         session_options: of ONNX Runtime: configuration entries ("session.intra_op.allow_spinning": "0"), of which it
             ignores those that it does not know, and attributes of its SessionOptions, also as text
             ("graph_optimization_level": "ORT_DISABLE_ALL", "enable_profiling": "true").
+        allow_cpu_fallback: whether layers that ONNX Runtime's provider for the GPU does not know may run on the CPU.
+            Else they are an error that names them.
+        post: what computes maps and pictures, as in `Session`.
         verify: check on a real run that logit_c = mean(M_c) + b_c, of a nonlinear head for the classes that have rows.
             Without it, maps of a broken model are wrong without a word.
 
@@ -57,29 +62,33 @@ def load(
         ContractError: it has no contract, a damaged one, or one of a newer version.
         VerificationError: the identity does not hold on this device.
         UsageError: `threads` is out of its range.
-        BackendError: the device is not available, or a session option is not understood.
+        BackendError: the device is not available, layers would run on the CPU, an engine does not fit the device, or an
+            option is not understood.
         MissingExtraError: the package that runs the model is not installed.
 
     Example:
         >>> with gapcam.load("model.onnx", threads=1) as session:  # doctest: +SKIP
         ...     print(session(frame).top[0].label)
     """
-    if device not in _DEVICES:
-        raise BackendError(f"device {device!r} is not available; this version of gapcam runs on: {', '.join(_DEVICES)}")
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(
             f"threads is {threads}; give a number from 1 to {MAX_THREADS}, or none for every physical core"
         )
-    from gapcam.backends.onnxruntime import OnnxRuntimeBackend  # here, because the engine is an extra
-
-    backend = OnnxRuntimeBackend(
-        Path(path), threads=threads, provider_options=provider_options, session_options=session_options
+    choice = choose_backend(
+        Path(path),
+        device=device,
+        threads=threads,
+        provider_options=provider_options,
+        session_options=session_options,
+        allow_cpu_fallback=allow_cpu_fallback,
     )
     try:
-        return Session(backend, name=os.fspath(path), verify=verify)
+        session = Session(choice.backend, name=os.fspath(path), verify=verify, post=post)
     except BaseException:
-        backend.close()
+        choice.backend.close()
         raise
+    session.passed_over = choice.passed_over
+    return session
 
 
 class Session:
@@ -108,6 +117,7 @@ class Session:
         identity_error: of the identity on this device, or of the tangent for a nonlinear head: see `gapcam.identity`.
         identity_tolerance: what that may be.
         engine: what runs the model.
+        passed_over: where `load` chose the device on a machine with a GPU, why it did not take a faster way.
 
     Raises:
         ModelError, ContractError, VerificationError: as in `load`.
@@ -126,6 +136,7 @@ class Session:
         self._model = model = model_from_backend(backend, name)
         self.name = name
         self.engine = backend.engine
+        self.passed_over: tuple[str, ...] = ()
         self.inputs, self.outputs = dict(backend.inputs), dict(backend.outputs)
         self.contract = model.contract
         self.exact = model.contract.head.exact

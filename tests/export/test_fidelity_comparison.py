@@ -402,10 +402,15 @@ def test_a_file_that_is_not_there_is_said_to_be_missing_whatever_its_suffix(tmp_
 
 
 @pytest.mark.parametrize("name", ["b.engine", "b.PLAN"])
-def test_an_engine_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"ftrt")
-    with pytest.raises(gapcam.ModelError, match=f"{name} is an engine by its name, and this version loads ONNX files"):
-        gapcam_export.fidelity(tmp_path / "none.onnx", tmp_path / name, images=tmp_path / "none")
+def test_an_engine_is_opened_as_one_and_a_bare_plan_is_told_from_it(
+    tmp_path: Path, images: list[Path], name: str
+) -> None:
+    model = blocks(tmp_path / "a.onnx")
+    with pytest.raises(gapcam.ModelError, match=f"there is no file .*{name}; .* gapcam build MODEL.onnx -o"):
+        gapcam_export.fidelity(model, tmp_path / name, images=images)
+    (tmp_path / name).write_bytes(b"ftrt" + bytes(100))
+    with pytest.raises(gapcam.ModelError, match=f"{name} is a bare TensorRT plan"):
+        gapcam_export.fidelity(model, tmp_path / name, images=images)
 
 
 def test_json_holds_every_figure_and_the_rows_that_they_come_from(tmp_path: Path, images: list[Path]) -> None:

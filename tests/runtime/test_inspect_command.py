@@ -38,6 +38,7 @@ def test_json_holds_the_same_under_stable_names(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert set(facts) == {
         "file", "size_bytes", "contract", "classes", "map_size", "inputs", "outputs", "engine", "identity",
+        "passed_over", "not_run", "build",
     }  # fmt: skip
     assert facts["size_bytes"] == path.stat().st_size
     assert facts["contract"]["head"]["kind"] == "affine"

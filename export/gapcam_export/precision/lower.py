@@ -390,4 +390,4 @@ def _session(model: onnx.ModelProto, contract: Contract, path: Path, threads: in
             f"cannot write to the temporary folder {path.parent.parent}: {error.strerror}; make room there, or name "
             "another with the environment variable TMPDIR."
         ) from error
-    return gapcam.load(path, threads=threads)
+    return gapcam.load(path, device="cpu", threads=threads)

@@ -17,6 +17,8 @@ from gapcam.errors import ModelError
 _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 """ModelProto's field numbers and their wire types: 0 for a varint, 2 for bytes with their length in front."""
 _GRAPH = 7
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+"""How names of TensorRT's engines end."""
 _CONTRACT_BYTES = 2**20
 """More than what a contract says after its labels."""
 
@@ -35,8 +37,9 @@ def check_is_file(path: Path) -> None:
         with path.open("rb"):
             pass
     except FileNotFoundError:
+        make = "build MODEL.onnx" if path.suffix.lower() in ENGINE_SUFFIXES else "export SOURCE"
         raise ModelError(
-            f"there is no file {path}; check the name, or make the model with: gapcam export SOURCE -o {path}"
+            f"there is no file {path}; check the name, or make the model with: gapcam {make} -o {path}"
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error

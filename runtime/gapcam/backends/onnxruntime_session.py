@@ -12,7 +12,7 @@ from gapcam.backends.protocol import TensorInfo
 from gapcam.errors import BackendError, MissingExtraError, ModelError
 
 try:
-    import onnxruntime
+    import onnxruntime as onnxruntime  # "as": other modules have it from here, after this check
     from onnxruntime.capi import onnxruntime_pybind11_state as pybind11_state
 except ModuleNotFoundError as missing:
     raise MissingExtraError("onnxruntime", "cpu") from missing

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gapcam.errors import ExitCode
+from gapcam.cli.device_options import device_options, loading
+from gapcam.errors import ExitCode, GapcamError
 
 if TYPE_CHECKING:
     from gapcam.session import Session
@@ -15,27 +16,52 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show what a model says of itself, and check it here.")
 @click.argument("model", type=click.Path(path_type=Path))
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def inspect(model: Path, as_json: bool) -> int:
-    """Show MODEL's contract, head, tensors, preprocessing and what was verified, and check it on this device.
+def inspect(model: Path, device: str, allow_cpu_fallback: bool, as_json: bool) -> int:
+    """Show the contract, head, tensors, preprocessing of MODEL (an ONNX file or an engine) and what was verified, and
+    check it on this device.
 
-    The exit code is 4 where the identity logit = mean(map) + bias does not hold here.
+    The exit code is 4 where the identity logit = mean(map) + bias does not hold here. A model that this machine cannot
+    run (an engine without its GPU, bfloat16 on a CPU) is shown unchecked, unless --device asks for one.
 
     \b
     Examples:
       gapcam inspect model.onnx
+      gapcam inspect model.engine
+      gapcam inspect model.onnx --device cuda
       gapcam inspect model.onnx --json | jq .contract.preprocessing
     """  # noqa: D301 - the backspace is click's mark for a paragraph that it must not wrap
     from gapcam import load  # here, so that --help needs no inference engine
+    from gapcam.cli.described import build_of, described, is_described_alone
     from gapcam.cli.output import display_name, json_line
 
-    with load(model, verify=False) as session:
-        facts = {"file": display_name(model), "size_bytes": model.stat().st_size, **_facts(session)}
+    passed_over: tuple[str, ...] = ()
+    not_run = None
+    try:
+        with loading():
+            session = load(model, device=device, allow_cpu_fallback=allow_cpu_fallback, verify=False)
+    except GapcamError as error:
+        if device != "auto" or not is_described_alone(model, error):
+            raise
+        checked, not_run = described(model), " ".join(str(error).split())
+    else:
+        with session:
+            checked, passed_over = _facts(session), session.passed_over
+    facts = {
+        "file": display_name(model),
+        "size_bytes": model.stat().st_size,
+        **checked,
+        "passed_over": list(passed_over),
+        "not_run": not_run,
+        "build": build_of(model),
+    }
     if as_json:
         click.echo(json_line(facts, ascii_only=True))
     else:
         _print_table(facts)
-    return ExitCode.DONE if facts["identity"]["holds"] else ExitCode.VERIFICATION
+    fails = facts["identity"] is not None and not facts["identity"]["holds"]
+    return ExitCode.VERIFICATION if fails else ExitCode.DONE
 
 
 def _facts(session: Session) -> dict[str, Any]:
@@ -74,12 +100,12 @@ def _print_table(facts: dict[str, Any]) -> None:
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     from gapcam.cli.console import NOT_EXACT
+    from gapcam.cli.described import build_rows
 
-    contract, identity = facts["contract"], facts["identity"]
+    contract = facts["contract"]
     head, source = contract["head"], contract["source"]
     labels = contract["labels"]
     shown = f"{', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}" if labels else "none; classes have numbers"
-    error = "not finite" if identity["error"] is None else f"{identity['error']:.1e}"
     return [
         ("file", f"{facts['file']}, {facts['size_bytes'] / 1e6:.2f} MB"),
         ("contract", f"version {contract['contract']}, written by {contract['producer']}"),
@@ -91,17 +117,26 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("scores", head["scores"]),
         ("inputs", "\n".join(map(_tensor, facts["inputs"]))),
         ("outputs", "\n".join(map(_tensor, facts["outputs"]))),
-        ("map", "{} x {} (height x width)".format(*facts["map_size"])),
+        ("map", "{} x {} (height x width)".format(*("?" if side is None else side for side in facts["map_size"]))),
         ("classes", f"{facts['classes']}; labels: {shown}"),
         ("preprocessing", _preprocessing(contract["preprocessing"])),
         ("verified at export", _verified(contract["verification"])),
         *([("against float32", _fidelity(contract["fidelity"]))] if contract["fidelity"] else []),
-        (
-            "verified here",
-            f"{'identity holds' if identity['holds'] else 'IDENTITY DOES NOT HOLD'}: {error} "
-            f"(allowed {identity['tolerance']:.0e}), on {facts['engine']}",
-        ),
+        *(build_rows(facts["build"]) if facts["build"] else []),
+        ("verified here", _verified_here(facts)),
+        *(("not taken", reason) for reason in facts["passed_over"]),
     ]
+
+
+def _verified_here(facts: dict[str, Any]) -> str:
+    identity = facts["identity"]
+    if identity is None:
+        return f"NOT RUN: {facts['not_run']}"
+    error = "not finite" if identity["error"] is None else f"{identity['error']:.1e}"
+    return (
+        f"{'identity holds' if identity['holds'] else 'IDENTITY DOES NOT HOLD'}: {error} "
+        f"(allowed {identity['tolerance']:.0e}), on {facts['engine']}"
+    )
 
 
 def _precision(contract: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gapcam.cam import Normalization, check_normalization
+from gapcam.cli.device_options import device_options, loading, report_idle_gpu
 from gapcam.errors import (
     ClassNotFoundError,
     DataError,
@@ -116,7 +117,7 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
     help="Overlay: its file format.",
 )
 @click.option("--recursive", is_flag=True, help="Look into a folder's subfolders too.")
-@click.option("--device", default="auto", show_default=True, help="Where to run: auto or cpu.")
+@device_options
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of one inference.  [default: every physical core]")
 @click.option(
     "--provider-option",
@@ -154,11 +155,12 @@ def run(
     suffix: str,
     recursive: bool,
     device: str,
+    allow_cpu_fallback: bool,
     threads: int | None,
     provider_options: dict[str, str],
     session_options: dict[str, str],
 ) -> int:
-    """Classify images with MODEL and show where the network looked.
+    """Classify images with MODEL, an ONNX file or an engine, and show where the network looked.
 
     Each image becomes an overlay, NAME.overlay.png, and a line of results.jsonl in the output folder. An image that
     cannot be read or explained is reported and skipped; its line says why, and the exit code is then 1 (5 if none was
@@ -170,6 +172,7 @@ def run(
       gapcam run model.onnx photos/ "more/**/*.png" -o out/ --classes "Egyptian cat,tabby" --alpha 0.6
       gapcam run model.onnx frames/ -o out/ --normalize fixed --limits 0 20
       gapcam run model.onnx cat.jpg --json --no-overlays | jq .top[0].label
+      gapcam run model.engine frames/ -o out/ --device tensorrt
     """  # noqa: D301 - the backspace is click's mark for a paragraph that it must not wrap
     # What is wrong with an image is reported once, by us. OpenCV reads this when it is loaded.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -209,15 +212,17 @@ def run(
     }
     skipped = 0
     with ExitStack() as stack:
-        session = stack.enter_context(
-            load(
+        with loading():
+            session = load(
                 model,
                 device=device,
                 threads=threads,
                 provider_options=provider_options,
                 session_options=session_options,
+                allow_cpu_fallback=allow_cpu_fallback,
             )
-        )
+        stack.enter_context(session)
+        report_idle_gpu(session)
         targets = [index for text in classes for index in _indices(text, session.classes)]
         if not session.exact:
             report(NOT_EXACT)

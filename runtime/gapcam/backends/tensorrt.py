@@ -1,0 +1,392 @@
+"""TensorRT and TensorRT-RTX: an engine file's plan, run on a GPU.
+
+Both libraries have one Python interface, from 10.0 on: named tensors and `execute_async_v3`. What only some versions
+have is asked for with `hasattr`. An execution context belongs to one shape of the input, with addresses that do not
+change, so that its inference can be in a CUDA graph; several run at once, each on a stream of its own.
+
+`cam_weights` and `cam_bias` are not in the plan. `run` gives them from the engine file's header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from gapcam.atomic_file import write_atomically
+from gapcam.backends.protocol import CLOSED, Array, TensorInfo
+from gapcam.backends.tensorrt_shapes import (
+    Shape,
+    batch_shape,
+    check_tensors,
+    known_shape,
+    largest_shape,
+    nbytes,
+    profile_of,
+)
+from gapcam.cache_folder import cache_folder
+from gapcam.cuda.device_array import DeviceArray
+from gapcam.cuda.driver import Driver, Graph, Memory, Stream
+from gapcam.cuda.lending_pool import LendingPool
+from gapcam.engine_file import REBUILD, EngineFile
+from gapcam.engine_fit import DeviceFacts, differences, this_platform
+from gapcam.errors import BackendError, DataError, UsageError
+from gapcam.tensorrt_log import collected, logger_of
+from gapcam.tensorrt_module import TITLES, import_tensorrt
+
+_WORKERS = 2
+"""Callers of `run` at once: one copies while the other's inference runs."""
+_SHAPES = 4
+"""Execution contexts of a worker. Each has scratch memory of its own; the one that was used longest ago goes."""
+
+
+class TensorRTBackend:
+    """An engine on a GPU. Several threads may use it.
+
+    Args:
+        file: read and checked; the backend closes it.
+        driver: of the device; the backend closes it.
+
+    Raises:
+        BackendError: TensorRT is not installed, the engine does not fit the device, or cannot be loaded there.
+        MissingExtraError: TensorRT-RTX is not installed.
+        ModelError: the engine's tensors are not those that its header names.
+    """
+
+    def __init__(self, file: EngineFile, driver: Driver) -> None:
+        self.driver, self.header, self.metadata = driver, file.header, file.metadata
+        self._file, self._closed = file, False
+        self._constants = file.tensors
+        self._trt = trt = import_tensorrt(file.header.runtime)
+        title = f"{TITLES[file.header.runtime]} {trt.__version__}"
+        self.engine = f"{title}, {driver.device_name}"
+        self._refuse_unfit(str(trt.__version__))
+        with driver.active():
+            self._load(title)
+            self._workers: LendingPool[None, _Worker] = LendingPool(self._new_worker, _Worker.close, _WORKERS)
+        (self.image,) = self.header.inputs
+        constants = [TensorInfo(name, array.shape, str(array.dtype)) for name, array in self._constants.items()]
+        given = [TensorInfo(tensor.name, tensor.shape, tensor.dtype) for tensor in self.header.outputs]
+        self.inputs = {self.image.name: TensorInfo(self.image.name, self.image.shape, self.image.dtype)}
+        self.outputs = {info.name: info for info in (*given, *constants)}
+
+    def run(self, outputs: Sequence[str], image: Array) -> list[Array]:
+        """The outputs of these names, from the host to the host; only those are downloaded."""
+        asked = [name for name in outputs if name not in self._constants]
+        computed: dict[str, Array] = {}
+        if asked:
+            with self.driver.active(), self._workers.lent(None) as worker:
+                computed = worker.run(asked, image)
+        elif self._closed:
+            raise UsageError(CLOSED)
+        return [computed[name] if name in computed else self._constants[name].copy() for name in outputs]
+
+    def lane(self, outputs: Sequence[str], batch: int) -> TensorRTLane:
+        """A new lane.
+
+        Raises:
+            BackendError: there is not enough memory, or no optimisation profile covers this batch.
+            UsageError: the backend is closed.
+        """
+        self.check_open()
+        shape = batch_shape(self.header.profiles, self.image, batch)
+        with self.driver.active():
+            lane = TensorRTLane(self, outputs, shape)
+            self._keep_compiled_kernels()
+        return lane
+
+    def close(self) -> None:
+        """Wait for the inferences that have begun, and free the engine and its memory."""
+        if self._closed:
+            return
+        self._closed = True
+        with self.driver.active():
+            self._workers.close()
+            self._keep_compiled_kernels()
+            del self._config, self._cache, self._engine, self._runtime
+        self._file.close()
+        self.driver.close()
+
+    def check_open(self) -> None:
+        """Raises UsageError after `close`."""
+        if self._closed:
+            raise UsageError(CLOSED)
+
+    def execution(self, shape: Shape, stream: Stream) -> Execution:
+        """A new execution context for a shape of the input, without addresses yet. Call it inside `driver.active()`.
+
+        Raises:
+            BackendError: no optimisation profile covers the shape, or there is not enough memory.
+        """
+        number = profile_of(self.header.profiles, self.image, shape)
+        with collected(self._trt) as said:
+            context = self._new_context()
+            if context is None:
+                raise self._failure("cannot make an execution context", said)
+            if number and not context.set_optimization_profile_async(number, stream.handle):
+                raise self._failure(f"cannot use the optimisation profile {number}", said)
+            stream.synchronize()
+            if not context.set_input_shape(self.image.name, shape) or context.infer_shapes():
+                raise self._failure(f"does not take an input of shape {shape}", said)
+            shapes = {
+                tensor.name: known_shape(tensor.name, tuple(context.get_tensor_shape(tensor.name)))
+                for tensor in self.header.outputs
+            }
+        return Execution(self, context, stream, {self.image.name: shape, **shapes})
+
+    def addressed(self, context: Any, addresses: Mapping[str, int]) -> None:
+        """Tell a context where its tensors are."""
+        with collected(self._trt) as said:
+            for name, pointer in addresses.items():
+                if not context.set_tensor_address(name, pointer):
+                    raise self._failure(f"does not take the address of {name}", said)
+
+    def enqueued(self, context: Any, stream: Stream) -> None:
+        """Queue one inference of a context."""
+        with collected(self._trt) as said:
+            if not context.execute_async_v3(stream.handle):
+                raise self._failure("failed", said)
+
+    def _refuse_unfit(self, version: str) -> None:
+        driver = self.driver
+        facts = DeviceFacts(
+            runtime=self.header.runtime,
+            runtime_version=version,
+            platform=this_platform(),
+            architecture=driver.architecture,
+            cuda_driver=driver.driver_version,
+        )
+        found = differences(self.header, facts)
+        if found:
+            raise BackendError(f"{self._file.path} does not fit this device: {'; '.join(found)}. Here, {self._rebuild}")
+
+    @property
+    def _rebuild(self) -> str:
+        return REBUILD.format(path=self._file.path)
+
+    def _load(self, title: str) -> None:
+        """Make a Runtime, which must live as long as its engines, and the engine."""
+        trt, path = self._trt, self._file.path
+        with collected(trt) as said:
+            try:
+                self._runtime = runtime = trt.Runtime(logger_of(trt))
+            except (RuntimeError, TypeError) as error:  # how the binding says that C++ gave it a null pointer
+                raise BackendError(f"{title} does not start here: {_joined(said, error)}") from error
+            if self.header.options.version_compatible:  # such plans bring the code that runs them
+                runtime.engine_host_code_allowed = True
+            self._engine = engine = runtime.deserialize_cuda_engine(self._file.plan)
+        if engine is None:
+            raise BackendError(f"{title} cannot load {path}: {_joined(said)}. If the GPU is fine, {self._rebuild}")
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        check_tensors(self.header, {name: engine.get_tensor_dtype(name).name for name in names}, path)
+        self._config = config = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
+        self._cache, self._kept = None, b""
+        # TensorRT-RTX compiles kernels for the GPU when a context is made. They are kept from one process to the next.
+        if config is not None and hasattr(config, "create_runtime_cache"):
+            # For the shape that is asked for at once, not in the background after some inferences: a graph would keep
+            # the general ones. Its own graphs (cuda_graph_strategy) stay off: a lane is part of a greater one.
+            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            self._cache = cache = config.create_runtime_cache()
+            with suppress(OSError):
+                cache.deserialize(self._cache_file.read_bytes())  # False where it is of another GPU or driver
+            config.set_runtime_cache(cache)
+
+    @property
+    def _cache_file(self) -> Path:
+        key = hashlib.sha256(msgspec.json.encode(self.header)).hexdigest()[:24]
+        return cache_folder() / f"tensorrt-rtx-{key}-{self.driver.architecture}.kernels"
+
+    def _keep_compiled_kernels(self) -> None:
+        """Not only at the end: a camera's power is switched off."""
+        if self._cache is None:
+            return
+        serialized = self._cache.serialize()
+        content = b"" if serialized is None else bytes(serialized)
+        if content and content != self._kept:
+            self._kept = content
+            with suppress(DataError):  # a cache that cannot be written is done without
+                write_atomically(self._cache_file, content)
+
+    def _new_worker(self, _: None) -> _Worker:
+        worker = _Worker(self)
+        self._keep_compiled_kernels()
+        return worker
+
+    def _new_context(self) -> Any:
+        if self._config is not None:
+            return self._engine.create_execution_context(self._config)
+        return self._engine.create_execution_context()
+
+    def _failure(self, what: str, said: Sequence[str]) -> BackendError:
+        return BackendError(f"{self.engine.partition(',')[0]} {what}: {_joined(said)}")
+
+
+class Execution:
+    """An execution context for one shape of the input, and where its tensors are.
+
+    Attributes:
+        shapes: of the input and all outputs, by name.
+    """
+
+    def __init__(self, backend: TensorRTBackend, context: Any, stream: Stream, shapes: Mapping[str, Shape]) -> None:
+        self.shapes = shapes
+        self._backend, self._context, self._stream = backend, context, stream
+        self._graph: Graph | None = None
+
+    def place(self, addresses: Mapping[str, int]) -> None:
+        """Set the addresses of all tensors: TensorRT writes every output, whether it was asked for or not."""
+        self._backend.addressed(self._context, addresses)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether TensorRT says that an inference may be in a CUDA graph. Versions that cannot say are tried."""
+        context = self._context
+        return not hasattr(context, "is_stream_capturable") or bool(context.is_stream_capturable(self._stream.handle))
+
+    def enqueue(self) -> None:
+        """Queue one inference."""
+        self._backend.enqueued(self._context, self._stream)
+
+    def capture(self) -> None:
+        """Capture an inference, so that `launch` is one call. Where that fails, `launch` queues it kernel by kernel."""
+        driver = self._backend.driver
+        self.enqueue()  # TensorRT's first inference of a context may allocate
+        self._stream.synchronize()
+        if not (driver.has_graphs and self.capturable):
+            return
+        with suppress(BackendError):
+            with driver.capture(self._stream) as captured:
+                self.enqueue()
+            self._graph = captured.graph()
+
+    def launch(self) -> None:
+        """Queue one inference: the captured one, if there is one."""
+        if self._graph is not None:
+            self._graph.launch(self._stream)
+        else:
+            self.enqueue()
+
+    def close(self) -> None:
+        """Free the graph and the context's memory. What was queued must be done."""
+        if self._graph is not None:
+            self._graph.close()
+        self._graph = self._context = None
+
+
+class TensorRTLane:
+    """Buffers and an execution context for one shape of the input.
+
+    Attributes:
+        stream: of the lane.
+        image: the input.
+        outputs: those that were asked for, by name.
+    """
+
+    def __init__(self, backend: TensorRTBackend, outputs: Sequence[str], shape: Shape) -> None:
+        self.stream = backend.driver.stream()
+        self._backend = backend
+        self._execution: Execution | None = backend.execution(shape, self.stream)
+        self._memory: list[Memory] = []
+        dtypes = {tensor.name: tensor.dtype for tensor in (*backend.header.inputs, *backend.header.outputs)}
+        arrays: dict[str, DeviceArray] = {}
+        for name, sides in self._execution.shapes.items():
+            memory = backend.driver.allocate(nbytes(sides, dtypes[name]))
+            self._memory.append(memory)
+            arrays[name] = DeviceArray(memory.pointer, sides, np.dtype(dtypes[name]), owner=memory)
+        self._execution.place({name: array.pointer for name, array in arrays.items()})
+        self.image = arrays[backend.image.name]
+        self.outputs = {name: arrays[name] for name in outputs}
+
+    @property
+    def capturable(self) -> bool:
+        """Whether `enqueue` may be captured."""
+        return self._execution is not None and self._execution.capturable
+
+    def enqueue(self) -> None:
+        """Queue one inference. Call it inside `driver.active()`."""
+        self._backend.check_open()
+        if self._execution is None:
+            raise UsageError(CLOSED)
+        self._execution.enqueue()
+
+    def close(self) -> None:
+        """Free the context and the buffers, when what was queued is done."""
+        execution, self._execution = self._execution, None
+        if execution is None:
+            return
+        with self._backend.driver.active():
+            self.stream.synchronize()
+            execution.close()
+            for memory in self._memory:
+                memory.close()
+
+
+class _Worker:
+    """What one call of `run` needs: a stream, buffers for the largest input, an execution context for each shape."""
+
+    def __init__(self, backend: TensorRTBackend) -> None:
+        driver, header = backend.driver, backend.header
+        self._backend, self._driver = backend, driver
+        self._stream = driver.stream()
+        self._dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in (*header.inputs, *header.outputs)}
+        largest = largest_shape(header.profiles, backend.image)
+        first = backend.execution(largest, self._stream)
+        sizes = {name: nbytes(shape, str(self._dtypes[name])) for name, shape in first.shapes.items()}
+        self._memory = {name: driver.allocate(size) for name, size in sizes.items()}
+        self._pinned: dict[str, Array] = {}
+        self._executions: dict[Shape, Execution] = {}  # the one that was used last is the last
+        self._add(largest, first)
+
+    def run(self, outputs: Sequence[str], image: Array) -> dict[str, Array]:
+        """Those outputs of an inference."""
+        name, stream = self._backend.image.name, self._stream
+        execution = self._execution(tuple(image.shape))
+        source = self._host(name, image.shape)
+        np.copyto(source, image, casting="no")
+        self._driver.upload(source, self._memory[name].pointer, stream)
+        execution.launch()
+        targets = {output: self._host(output, execution.shapes[output]) for output in outputs}
+        for output, target in targets.items():
+            self._driver.download(self._memory[output].pointer, target, stream)
+        stream.synchronize()
+        return {output: target.copy() for output, target in targets.items()}
+
+    def close(self) -> None:
+        """Free everything."""
+        with self._driver.active():
+            for execution in self._executions.values():
+                execution.close()
+            for memory in self._memory.values():
+                memory.close()
+
+    def _execution(self, shape: Shape) -> Execution:
+        found = self._executions.pop(shape, None)
+        if found is None:
+            return self._add(shape, self._backend.execution(shape, self._stream))
+        self._executions[shape] = found
+        return found
+
+    def _add(self, shape: Shape, execution: Execution) -> Execution:
+        execution.place({name: memory.pointer for name, memory in self._memory.items()})
+        execution.capture()
+        if len(self._executions) == _SHAPES:
+            self._executions.pop(next(iter(self._executions))).close()
+        self._executions[shape] = execution
+        return execution
+
+    def _host(self, name: str, shape: Sequence[int]) -> Array:
+        """The pinned array of a tensor: made once for the largest shape, when it is first asked for."""
+        if name not in self._pinned:
+            self._pinned[name] = self._driver.pinned((self._memory[name].nbytes,), np.uint8)
+        dtype = self._dtypes[name]
+        return self._pinned[name][: nbytes(shape, str(dtype))].view(dtype).reshape(shape)
+
+
+def _joined(said: Sequence[str], error: Exception | None = None) -> str:
+    given = [*said[:3]] or ([" ".join(str(error).split())] if error is not None else [])
+    return "; ".join(given).rstrip(".") or "it gave no reason"
