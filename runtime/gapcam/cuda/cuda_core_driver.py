@@ -1,8 +1,11 @@
 """CUDA by cuda.core, NVIDIA's own library, in the device's primary context, which PyTorch and ONNX Runtime share.
 
-Where cuda.core has no verb (copies, page-locked memory, the stack of contexts), cuda.bindings' driver API below it is
-called.
+Where cuda.core has no verb (copies, page-locked memory, the stack of contexts), or one that will not do (captures),
+cuda.bindings' driver API below it is called.
 """
+
+# What each method does is in gapcam.cuda.driver:
+# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ import numpy as np
 from cuda import core
 from cuda.bindings import driver as cu
 from cuda.core._utils.cuda_utils import CUDAError  # what cuda.core raises; it has no public name
-from cuda.core.graph import GraphBuilder
 from numpy.typing import DTypeLike, NDArray
 
 from gapcam.cuda.driver import Dim, KernelArgument, Stream
@@ -162,16 +164,16 @@ class CudaCoreDriver:
     def capture(self, stream: Stream) -> Iterator[CudaCoreCapture]:
         # Thread-local: other threads go on allocating. What others queue on the stream by its handle, such as an
         # inference engine, is captured as well. What the garbage collector frees meanwhile on this thread would break
-        # the capture; it is freed behind it.
+        # the capture; it is freed behind it. Not by cuda.core's GraphBuilder: it does not end a capture that was
+        # spoilt, and ends whatever the stream captures next when it is collected.
         with _Doing("begin to capture a CUDA graph"):
-            builder = _core_stream(stream).create_graph_builder()
-            builder.begin_building(mode="thread_local")
-        capture = CudaCoreCapture(builder)
+            _call(cu.cuStreamBeginCapture(stream.handle, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+        capture = CudaCoreCapture()
         self._capturing.unfreed = unfreed = list[_Freed]()
         try:
             yield capture
         finally:
-            capture.end()
+            capture.end(stream)
             self._capturing.unfreed = None
             for freed in unfreed:
                 freed.free()
@@ -371,36 +373,41 @@ class CudaCoreFunction:
 class CudaCoreCapture:
     """`gapcam.cuda.driver.Capture`."""
 
-    def __init__(self, builder: GraphBuilder) -> None:
-        self._builder, self._error = builder, ""
+    def __init__(self) -> None:
+        self._error: cu.CUresult | None = None
+        self._graph: object = None
 
-    def end(self) -> None:
+    def end(self, stream: Stream) -> None:
         """End it, whatever has come of it."""
-        try:
-            self._builder.end_building()
-        except CUDAError as error:
-            self._error = _name(error)
+        self._error, self._graph = cu.cuStreamEndCapture(stream.handle)
 
     def graph(self) -> CudaCoreGraph:
-        if self._error:
-            raise driver_error("capture a CUDA graph", self._error)
-        with _Doing("make a CUDA graph"):
-            return CudaCoreGraph(self._builder)
+        with _Doing("capture a CUDA graph"):
+            graph = _call((self._error, self._graph))
+            return CudaCoreGraph(_call(cu.cuGraphInstantiate(graph, 0)))
+
+    def __del__(self) -> None:
+        if self._error == cu.CUresult.CUDA_SUCCESS:
+            cu.cuGraphDestroy(self._graph)
 
 
 class CudaCoreGraph:
     """`gapcam.cuda.driver.Graph`."""
 
-    def __init__(self, builder: GraphBuilder) -> None:
-        self._builder, self._graph = builder, builder.complete()
+    def __init__(self, executable: object) -> None:
+        self._executable = executable
 
     def launch(self, stream: Stream) -> None:
         with _Doing("launch a CUDA graph"):
-            self._graph.launch(_core_stream(stream))
+            _call(cu.cuGraphLaunch(self._executable, stream.handle))
 
     def close(self) -> None:
-        self._graph.close()
-        self._builder.close()
+        executable, self._executable = self._executable, None
+        if executable is not None:
+            cu.cuGraphExecDestroy(executable)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _Rows:

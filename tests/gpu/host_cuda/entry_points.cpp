@@ -76,7 +76,20 @@ CUresult cuGetErrorName(CUresult error, const char** name) {
     return *name ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult cuGetErrorString(CUresult error, const char** text) { return cuGetErrorName(error, text); }
+// PyCUDA gives these texts instead of names.
+CUresult cuGetErrorString(CUresult error, const char** text) {
+    switch (error) {
+        case CUDA_ERROR_OUT_OF_MEMORY: *text = "out of memory"; break;
+        case CUDA_ERROR_INVALID_IMAGE: *text = "device kernel image is invalid"; break;
+        case CUDA_ERROR_NO_BINARY_FOR_GPU:
+            *text = "no kernel image is available for execution on the device";
+            break;
+        case CUDA_ERROR_ILLEGAL_ADDRESS: *text = "an illegal memory access was encountered"; break;
+        case CUDA_ERROR_INVALID_CONTEXT: *text = "invalid device context"; break;
+        default: return cuGetErrorName(error, text);
+    }
+    return CUDA_SUCCESS;
+}
 
 CUresult cuGetProcAddress(const char* name, void** function, int, cuuint64_t, CUdriverProcAddressQueryResult* status) {
     std::string wanted = name;
@@ -86,6 +99,12 @@ CUresult cuGetProcAddress(const char* name, void** function, int, cuuint64_t, CU
     if (found != entry_points().end()) *function = found->second;
     if (status) *status = *function ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
     return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+
+// NVRTC asks, and does without.
+CUresult cuGetExportTable(const void** table, const CUuuid*) {
+    *table = nullptr;
+    return CUDA_ERROR_NOT_FOUND;
 }
 
 }  // extern "C"

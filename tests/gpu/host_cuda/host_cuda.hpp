@@ -11,7 +11,7 @@
 //   capture does not allow, kernels for another architecture, and launches with a wrong size of arguments.
 //
 // Read from the environment:
-//   GAPCAM_HOST_CUDA_KERNELS  the library with the kernels (module.cpp says what it exports)
+//   GAPCAM_HOST_CUDA_KERNELS  libraries with the kernels (module.cpp says what they export), with colons between them
 //   GAPCAM_HOST_CUDA_INIT     a CUresult that cuInit gives instead of 0, such as 100 for "no device"
 //   GAPCAM_HOST_CUDA_DRIVER   what cuDriverGetVersion says, such as 12060; 13000 unless set
 //   GAPCAM_HOST_CUDA_MEMORY   the device's memory in bytes; 1 GiB unless set

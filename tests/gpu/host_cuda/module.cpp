@@ -1,6 +1,6 @@
 // Modules: a cubin is read for its architecture, its kernels' names and the sizes of their parameters; what runs is the
-// function of the same name in the library that GAPCAM_HOST_CUDA_KERNELS names, one that tests/runtime/cuda/host_shim.h
-// made: its host_launch runs all threads of a kernel.
+// function of the same name in one of the libraries that GAPCAM_HOST_CUDA_KERNELS names, which
+// tests/runtime/cuda/host_shim.h makes: their host_launch runs all threads of a kernel.
 #include "host_cuda.hpp"
 
 #include <cstdio>
@@ -8,6 +8,7 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <elf.h>
+#include <sstream>
 
 namespace host_cuda {
 
@@ -92,15 +93,46 @@ std::shared_ptr<Code> read_cubin(const void* image) {
 
 using Launch = int (*)(const char*, void**, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, char*,
                        unsigned);
+using Signature = const char* (*)(const char*);
 
-Launch host_launch() {
-    static Launch launch = [] {
-        const char* path = std::getenv("GAPCAM_HOST_CUDA_KERNELS");
-        void* library = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
-        if (path && !library) std::fprintf(stderr, "host libcuda: %s\n", dlerror());
-        return library ? reinterpret_cast<Launch>(dlsym(library, "host_launch")) : nullptr;
+struct HostKernels {
+    Launch launch;
+    Signature signature;
+};
+
+const std::vector<HostKernels>& host_libraries() {
+    static const std::vector<HostKernels> found = [] {
+        std::vector<HostKernels> libraries;
+        std::stringstream paths(std::getenv("GAPCAM_HOST_CUDA_KERNELS") ? std::getenv("GAPCAM_HOST_CUDA_KERNELS") : "");
+        for (std::string path; std::getline(paths, path, ':');) {
+            void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+            if (!library) {
+                std::fprintf(stderr, "host libcuda: %s\n", dlerror());
+                continue;
+            }
+            libraries.push_back({reinterpret_cast<Launch>(dlsym(library, "host_launch")),
+                                 reinterpret_cast<Signature>(dlsym(library, "host_signature"))});
+        }
+        return libraries;
     }();
-    return launch;
+    return found;
+}
+
+// The library that has a kernel, with parameters of the same sizes as the cubin's.
+Launch host_launch(const Kernel& kernel) {
+    for (auto& library : host_libraries()) {
+        const char* signature = library.signature(kernel.name.c_str());
+        if (!signature) continue;
+        std::vector<size_t> sizes;
+        for (const char* letter = signature; *letter; letter++)
+            sizes.push_back(std::strchr("PdqQ", *letter) ? 8 : std::strchr("iIf", *letter) ? 4
+                            : std::strchr("hH", *letter) ? 2 : 1);
+        bool same = sizes.size() == kernel.parameters.size();
+        for (size_t i = 0; same && i < sizes.size(); i++) same = sizes[i] == kernel.parameters[i].nbytes;
+        if (same) return library.launch;
+        std::fprintf(stderr, "host libcuda: the cubin's %s is not of the host's source\n", kernel.name.c_str());
+    }
+    throw CUDA_ERROR_NOT_FOUND;
 }
 
 // A kernel that touches what it must not ends as on a GPU: with an error, and the context is of no more use. What the
@@ -110,7 +142,7 @@ void run_kernel(const Kernel& kernel, const std::vector<unsigned>& sizes, unsign
     std::vector<void*> parameters;
     for (auto& parameter : kernel.parameters) parameters.push_back(buffer.data() + parameter.offset);
     char error[512] = "";
-    int result = host_launch()(kernel.name.c_str(), parameters.data(), sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
+    int result = host_launch(kernel)(kernel.name.c_str(), parameters.data(), sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
                                sizes[5], shared, error, sizeof error);
     if (result == 0) return;
     std::fprintf(stderr, "host libcuda: %s: %s\n", kernel.name.c_str(), error);
@@ -131,7 +163,7 @@ void launch(CUfunction function, const unsigned* grid, const unsigned* block, un
     require(grid[1] <= 65535 && grid[2] <= 65535 && block[2] <= 64);
     require(block[0] <= 1024 && block[1] <= 1024 && block[0] * block[1] * block[2] <= 1024);
     require(shared + kernel->shared_bytes <= 49152);
-    require(host_launch() != nullptr, CUDA_ERROR_NOT_FOUND);
+    host_launch(*kernel);  // is there
     auto buffer = std::make_shared<std::vector<unsigned char>>(kernel->buffer_nbytes());
     if (extra) {
         require(!parameters);
