@@ -32,7 +32,6 @@ HALF = "Channel major FP16 format where channel % 8 == 0"
 
 
 def test_an_engine_that_kept_its_types_is_counted_layer_by_layer() -> None:
-    both = "[ONNX Layer: /stem/Conv_1]\x1e[ONNX Layer: /stem/Relu_1]"
     information = inspected(
         a_layer("Reformatting CopyNode for Input Tensor 0 to /stem/Conv", "Row major linear FP32", HALF),
         a_layer("/stem/Conv + /stem/Relu", HALF, HALF, weights="Half"),
