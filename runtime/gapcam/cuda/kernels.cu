@@ -593,10 +593,10 @@ extern "C" __global__ void __launch_bounds__(kCamThreads, 4) cam(
 // Overlay: the map's levels in colour over the frame
 //
 // Bound by memory: each byte of the frame is read once and written once. A block has a tile of kTileWords words by up
-// to kTileRows rows. A thread has one column of words and kRowsEach of its rows, which it asks for before anything else.
-// While they are on their way, the block computes what its pixels need of the map: for each of the tile's rows a row of
-// levels, blended from the two level rows that its pixels lie between, in steps of 1/256. They go to shared memory; each
-// pixel then blends two neighbours of its row and looks its colour up.
+// to kTileRows rows. A thread has one column of words and kRowsEach of its rows, which it asks for before anything
+// else. While they are on their way, the block computes what its pixels need of the map: for each of the tile's rows a
+// row of levels, blended from the two level rows that its pixels lie between, in steps of 1/256. They go to shared
+// memory; each pixel then blends two neighbours of its row and looks its colour up.
 //
 // A word of four bytes is blended as it is, whatever pixels it holds: of BGR, the three words of four pixels hold
 // parts of two pixels each, so that a warp's loads and stores are 128 contiguous bytes in every format. The colours of
@@ -604,7 +604,12 @@ extern "C" __global__ void __launch_bounds__(kCamThreads, 4) cam(
 
 constexpr int kTileWords = 32, kTileRows = 32, kTileThreadRows = 8, kRowsEach = kTileRows / kTileThreadRows;
 constexpr int kTileThreads = kTileWords * kTileThreadRows;
-constexpr int kTileBlocks = 5;  // on a multiprocessor at a time: 48 registers, and 20 KB of the frame on their way
+// Blocks on a multiprocessor at a time: 48 registers, and 20 KB of the frame on their way. Turing holds no more than 4.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kTileBlocks = 4;
+#else
+constexpr int kTileBlocks = 5;
+#endif
 constexpr int kLevelSteps = 256;
 
 // For each row of the frame that the network saw: the map's two rows above and below each of the two level rows.
@@ -981,8 +986,8 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) heat_map(
     const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,
     float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const RowTap *row_taps,
-    const int *columns, const float *column_fractions, const LevelColumn *level_columns, int seen_x, int seen_y, int seen_width,
-    int seen_height, int width, int height, int tile_rows, int stride, float *out
+    const int *columns, const float *column_fractions, const LevelColumn *level_columns, int seen_x, int seen_y,
+    int seen_width, int seen_height, int width, int height, int tile_rows, int stride, float *out
 ) {
     float *heats = dynamic_shared<float>();
     const Seen seen{seen_x, seen_y, seen_width, seen_height};
