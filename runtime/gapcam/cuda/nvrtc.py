@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from gapcam.errors import BackendError, MissingExtraError
 
-OPTIONS = ("--std=c++17", "--fmad=false")
+OPTIONS: dict[str, Any] = {"std": "c++17", "fma": False}
 """Multiplications and additions are contracted only where the source says so: kernels give the same bits everywhere."""
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
@@ -94,7 +95,7 @@ def compile_kernels(source: str, architecture: str) -> CompiledKernels:
     except ImportError as error:
         raise MissingExtraError("cuda-core", "cuda") from error
     log = io.StringIO()
-    options = ProgramOptions(name="kernels.cu", arch=architecture, std="c++17", fma=False, ptxas_options=["-v"])
+    options = ProgramOptions(name="kernels.cu", arch=architecture, ptxas_options=["-v"], **OPTIONS)
     try:
         cubin = Program(source, "c++", options).compile("cubin", logs=log).code
     except CUDAError as error:
