@@ -6,22 +6,24 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, get_args
 
 from gapcam.backends.device_protocol import DeviceBackend
 from gapcam.backends.protocol import Array, Backend
+from gapcam.cam import Normalization
 from gapcam.classes import ClassRef
 from gapcam.devices import choose_backend
 from gapcam.errors import BackendError, UsageError
-from gapcam.frame import FrameFormat
+from gapcam.frame import FrameFormat, check_format
 from gapcam.frame_path import FramePath
 from gapcam.host_path import HostPath
-from gapcam.loaded_model import model_from_backend
+from gapcam.loaded_model import LoadedModel, model_from_backend
 from gapcam.result import Result
 
 if TYPE_CHECKING:
     from gapcam.cuda.device_path import DevicePath
     from gapcam.cuda.driver import Module
+    from gapcam.cuda.frame_graph import FrameGraph, Output
 
 Post: TypeAlias = Literal["auto", "numpy", "cuda"]
 
@@ -103,7 +105,8 @@ class Session:
         verify: as in `load`.
         post: what computes maps and pictures: "cuda", gapcam's kernels on the backend's device, from where only what
             is asked for comes back; "numpy"; or "auto", the first where the backend is on a CUDA device.
-        kernels: gapcam's, loaded already; by default they are compiled for the device when they are first needed there.
+        kernels: gapcam's, loaded already; by default they are compiled for the device, which takes some seconds the
+            first time ever.
 
     Attributes:
         contract: what the model says of itself.
@@ -145,21 +148,8 @@ class Session:
         self.identity_error, self.identity_tolerance = model.identity_error, model.identity_tolerance
         if verify:
             model.check_identity(backend.engine)
-        self._path: FramePath[Any] = HostPath(model, backend)
-        if post not in get_args(Post):
-            raise UsageError(f"post is {post!r}; give one of {', '.join(get_args(Post))}")
-        if isinstance(backend, DeviceBackend) and post != "numpy":
-            self._path = self._device_path(backend, kernels)
-        elif post == "cuda":
-            raise BackendError(f"post is 'cuda', and {self.engine} is not on a CUDA device; give 'auto' or 'numpy'")
-
-    def _device_path(self, backend: DeviceBackend, kernels: Module | None) -> DevicePath:
-        # Here, because the CPU needs none of it.
-        from gapcam.cuda.device_path import DevicePath
-        from gapcam.cuda.kernel_cache import load_kernels
-
-        with backend.driver.active():
-            return DevicePath(self._model, backend, kernels or load_kernels(backend.driver))
+        self._on_device = _device_path(model, backend, kernels) if _computes_on_device(backend, post) else None
+        self._path: FramePath[Any] = self._on_device or HostPath(model, backend)
 
     def __call__(self, frame: object, *, format: FrameFormat = "bgr") -> Result:
         """Classify one frame.
@@ -214,6 +204,65 @@ class Session:
         """
         return self._path.infer(image)
 
+    def frame_graph(
+        self,
+        height: int,
+        width: int,
+        *,
+        format: FrameFormat = "bgr",
+        topk: int = 1,
+        targets: Sequence[ClassRef] | None = None,
+        clamp_negative: bool = False,
+        overlay: bool = True,
+        colormap: str = "jet",
+        alpha: float = 0.5,
+        alpha_by_heat: bool = False,
+        normalization: Normalization = "minmax",
+        limits: tuple[float, float] | None = None,
+        output: Output = "host",
+    ) -> FrameGraph:
+        """One camera's frames, always treated alike, on a CUDA device: captured once and replayed for each frame.
+
+        Args:
+            height: of the frames in pixels.
+            width: likewise.
+            format: as in a call.
+            topk: how many of the best classes get maps.
+            targets: the classes that get maps instead, in this order.
+            clamp_negative: without the negative weights, see `gapcam.cam.class_maps`.
+            overlay: whether to draw the first of the maps over the frame.
+            colormap: as in `Result.overlay`.
+            alpha: as in `Result.overlay`.
+            alpha_by_heat: as in `Result.overlay`.
+            normalization: as in `Result.heatmap`.
+            limits: as in `Result.heatmap`.
+            output: "host", or "device" where the overlay is to stay there.
+
+        Raises:
+            UsageError: an argument is out of its range, or the session is closed.
+            ClassNotFoundError: there is no such class among `targets`.
+            MapNotComputedError: a nonlinear head's graph computes the rows of fewer classes than `topk`.
+            BackendError: the session does not compute on a CUDA device, or there is not enough memory there.
+        """
+        if self._on_device is None:
+            raise BackendError(
+                f"a frame graph runs on a CUDA device, and this session does not: {self.engine}. Load the model with "
+                "device='cuda', 'tensorrt' or 'tensorrt-rtx'"
+            )
+        from gapcam.cuda.device_frame import FrameLayout
+        from gapcam.cuda.look import Look
+
+        check_format(format)
+        look = Look(colormap, alpha, alpha_by_heat, normalization, limits)
+        return self._on_device.frame_graph(
+            FrameLayout(format, height, width),
+            topk=topk,
+            targets=targets,
+            look=look if overlay else None,
+            clamp_negative=clamp_negative,
+            output=output,
+        )
+
     def index(self, target: ClassRef) -> int:
         """The index of a class given by its index or label.
 
@@ -233,3 +282,21 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _computes_on_device(backend: Backend, post: Post) -> TypeGuard[DeviceBackend]:
+    if post not in get_args(Post):
+        raise UsageError(f"post is {post!r}; give one of {', '.join(get_args(Post))}")
+    on_device = isinstance(backend, DeviceBackend)
+    if post == "cuda" and not on_device:
+        raise BackendError(f"post is 'cuda', and {backend.engine} is not on a CUDA device; give 'auto' or 'numpy'")
+    return on_device and post != "numpy"
+
+
+def _device_path(model: LoadedModel, backend: DeviceBackend, kernels: Module | None) -> DevicePath:
+    # Here, because the CPU needs none of it.
+    from gapcam.cuda.device_path import DevicePath
+    from gapcam.cuda.kernel_cache import load_kernels
+
+    with backend.driver.active():
+        return DevicePath(model, backend, kernels or load_kernels(backend.driver))

@@ -12,8 +12,8 @@ from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
 from gapcam.cuda.driver import Driver, Memory, Stream
 from gapcam.frame import Frame
 
-_ALIGNMENT = 16
-"""Of rows in gapcam's own memory, in bytes: what a thread reads at once at most."""
+_ALIGNMENT = 128
+"""Of rows in gapcam's own memory, in bytes: what a warp reads at once."""
 
 
 def host_shape(layout: FrameLayout) -> tuple[int, ...]:
