@@ -38,7 +38,7 @@ def import_tensorrt(runtime: EngineRuntime) -> ModuleType:
         except (ImportError, OSError) as error:  # a library that the module links is absent, or another version of it
             raise BackendError(
                 f"{TITLES[runtime]}'s Python module {name} is installed and cannot be loaded: {error}. Install its "
-                "libraries in the same version; docs/engines.md says how"
+                "libraries in the same version; docs/gpu.md says how"
             ) from error
         _check_version(runtime, module)
         return module
@@ -47,7 +47,7 @@ def import_tensorrt(runtime: EngineRuntime) -> ModuleType:
     raise BackendError(
         "TensorRT's Python module tensorrt is not installed for this Python. On a Jetson: sudo apt install "
         "python3-libnvinfer, and a virtual environment made with --system-site-packages; elsewhere: pip install "
-        "tensorrt; docs/engines.md has more"
+        "tensorrt; docs/gpu.md has more"
     )
 
 
