@@ -34,6 +34,9 @@ from gapcam_export.engines.timing_cache import timing_cache_path
 from gapcam_export.progress import Progress, silent
 from gapcam_export.sources import OnnxSource, read_onnx
 
+_NOTES = 5
+"""Of TensorRT's warnings are shown."""
+
 
 def build(
     model: str | Path,
@@ -87,8 +90,8 @@ def build(
     module = import_tensorrt(chosen)
     gpu = first_gpu()
     builder = EngineBuilder(module, chosen, options, gpu)
-    # An engine for named targets is for other machines, whatever is here.
-    here = None if options.targets else gpu
+    # TensorRT-RTX builds for its targets, whatever is here.
+    here = gpu if chosen == "tensorrt" else None
     device = DeviceFacts(
         runtime=chosen,
         runtime_version=str(module.__version__),
@@ -136,8 +139,11 @@ def build(
         progress(f"writing {output}")
         write_engine(output, header, graph.constants, plan.plan)
     dropped = [f"the output {name} is not in the engine; --keep-maps keeps it" for name in graph.dropped]
-    notes = (*dropped, *(f"TensorRT: {note}" for note in plan.notes))
-    return BuildReport(output, output.stat().st_size, header, True, notes, time.monotonic() - begin)
+    said = [f"TensorRT: {note}" for note in plan.notes[:_NOTES]]
+    if len(plan.notes) > _NOTES:
+        said.append(f"TensorRT: and {len(plan.notes) - _NOTES} more warnings")
+    seconds = time.monotonic() - begin
+    return BuildReport(output, output.stat().st_size, header, True, (*dropped, *said), seconds)
 
 
 def _installed(options: BuildOptions) -> EngineRuntime:

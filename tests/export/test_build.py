@@ -277,6 +277,15 @@ def test_a_model_without_a_contract_is_refused(tmp_path: Path) -> None:
         build(model, tmp_path / "a.engine", BuildOptions(targets=TARGETS))
 
 
+def test_a_second_input_is_refused(tmp_path: Path) -> None:
+    def with_another(model: onnx.ModelProto) -> None:
+        model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N"]))
+
+    model = red_and_blue(tmp_path / "model.onnx", change=with_another)
+    with pytest.raises(gapcam.ModelError, match=r"has the inputs image, mask; expected one, 'image'"):
+        build(model, tmp_path / "a.engine", BuildOptions(targets=TARGETS))
+
+
 def test_constants_that_are_computed_are_refused(tmp_path: Path) -> None:
     def computed(model: onnx.ModelProto) -> None:
         for tensor in model.graph.initializer:

@@ -193,7 +193,7 @@ def test_options_that_are_not_understood_are_a_line(
 
 
 def test_targets_may_be_written_as_people_write_them(model: Path, tmp_path: Path) -> None:
-    assert command(model, "-o", tmp_path / "a.engine", "--targets", "8.6, sm_89")[0] == ExitCode.DONE
+    assert command(model, "-o", tmp_path / "a.engine", "--targets", "sm_89, 8.6")[0] == ExitCode.DONE
     with read_engine(tmp_path / "a.engine") as engine:
         assert engine.header.options.targets == ("86", "89")
 

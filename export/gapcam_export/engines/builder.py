@@ -25,8 +25,8 @@ from gapcam_export.progress import Progress
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 """TensorRT's names of types where NumPy's differ by more than case."""
 _MIB = 2**20
-_RTX_OLDEST = "sm_80+"
-"""What TensorRT-RTX builds for without --targets: Ampere and all later (its documentation, "CPU-Only AOT")."""
+_AMPERE_ON = "sm_80+"
+"""Ampere and all later: what TensorRT-RTX builds for without --targets (its documentation, "CPU-Only AOT")."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,10 @@ class EngineBuilder:
         """
         trt = self._trt
         with collected(trt) as said:
-            builder = trt.Builder(logger_of(trt))
-            if not builder:
-                raise BackendError(f"{self.title} cannot build here: {_joined(said)}")
+            try:
+                builder = trt.Builder(logger_of(trt))
+            except TypeError as error:  # what its binding raises in place of nothing
+                raise BackendError(f"{self.title} cannot build here: {_joined(said)}") from error
             self._check_dla(builder, contract)
             network = builder.create_network(self._network_flags())
             parser = trt.OnnxParser(network, logger_of(trt))
@@ -216,9 +217,9 @@ class EngineBuilder:
         if options.targets:
             return tuple(f"sm_{target}" for target in options.targets)
         if self._runtime == "tensorrt-rtx":
-            return (_RTX_OLDEST,)
+            return (_AMPERE_ON,)
         assert self._gpu is not None  # noqa: S101 - _check_offered has refused that
-        return (_RTX_OLDEST if options.hardware_compatibility == "ampere-plus" else self._gpu.architecture,)
+        return (_AMPERE_ON if options.hardware_compatibility == "ampere-plus" else self._gpu.architecture,)
 
     def _check_offered(self) -> None:
         trt, options = self._trt, self._options

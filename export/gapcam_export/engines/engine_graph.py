@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from gapcam.contract import CAM_BIAS, CAM_WEIGHTS, MAPS, Contract, HeadKind
+from gapcam.contract import CAM_BIAS, CAM_WEIGHTS, IMAGE, MAPS, Contract, HeadKind
 from gapcam.errors import ModelError
-from gapcam_export.graph import remove_unused
+from gapcam_export.graph import graph_inputs, remove_unused
 
 FloatArray = NDArray[np.float32]
 
@@ -47,7 +47,7 @@ def engine_graph(model: onnx.ModelProto, contract: Contract, name: str, *, maps:
         maps: keep the output `maps`.
 
     Raises:
-        ModelError: a constant is none, or the model was quantised for a CPU.
+        ModelError: it has other inputs than `image`, a constant is none, or it was quantised for a CPU.
     """
     _refuse_cpu_integers(model, contract, name)
     constants = {}
@@ -65,7 +65,11 @@ def engine_graph(model: onnx.ModelProto, contract: Contract, name: str, *, maps:
     del model.graph.output[:]
     model.graph.output.extend(kept)
     remove_unused(model.graph)
-    (image,) = model.graph.input
+    inputs = graph_inputs(model.graph)
+    if [value.name for value in inputs] != [IMAGE]:
+        listed = ", ".join(value.name for value in inputs) or "none"
+        raise ModelError(f"{name} has the inputs {listed}; expected one, {IMAGE!r}. Export it again")
+    (image,) = inputs
     shape = tuple(dim.dim_value or None for dim in image.type.tensor_type.shape.dim)
     return EngineGraph(model.SerializeToString(), constants, dropped, shape)
 

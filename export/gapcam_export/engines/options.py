@@ -78,7 +78,7 @@ def sizes_from_text(text: str) -> tuple[Size, Size, Size]:
 
 
 def targets_from_text(text: str) -> tuple[str, ...]:
-    """("86", "89") of "86,89" or "8.6, sm_89".
+    """("86", "89") of "86,89" or "sm_89, 8.6".
 
     Raises:
         UsageError: a part is no compute capability.
@@ -89,7 +89,7 @@ def targets_from_text(text: str) -> tuple[str, ...]:
         if match is None:
             raise UsageError(f"--targets is {text!r}; expected compute capabilities with commas between, such as 86,89")
         targets.append(match[1] + match[2])
-    return tuple(targets)
+    return tuple(sorted(targets, key=int))
 
 
 def colons(values: Sequence[int]) -> str:
