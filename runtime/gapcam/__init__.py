@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from gapcam._version import __version__
     from gapcam.box import Box
     from gapcam.contract import Contract, HeadKind, Preprocessing
+    from gapcam.cuda.device_array import DeviceArray
+    from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
+    from gapcam.cuda.device_result import DeviceResult
+    from gapcam.cuda.frame_graph import FrameGraph
+    from gapcam.cuda.frame_graph_result import FrameGraphResult
     from gapcam.errors import (
         BackendError,
         ClassNotFoundError,
@@ -48,8 +53,14 @@ __all__ = [
     "Contract",
     "ContractError",
     "DataError",
+    "DeviceArray",
+    "DeviceFrame",
+    "DeviceResult",
     "ExitCode",
     "FrameError",
+    "FrameGraph",
+    "FrameGraphResult",
+    "FrameLayout",
     "GapcamError",
     "HeadKind",
     "MapNotComputedError",
@@ -74,6 +85,12 @@ _HOME = {
     **dict.fromkeys(_ERRORS, "errors"),
     "Box": "box",
     "Contract": "contract",
+    "DeviceArray": "cuda.device_array",
+    "DeviceFrame": "cuda.device_frame",
+    "DeviceResult": "cuda.device_result",
+    "FrameGraph": "cuda.frame_graph",
+    "FrameGraphResult": "cuda.frame_graph_result",
+    "FrameLayout": "cuda.device_frame",
     "HeadKind": "contract",
     "Placement": "geometry",
     "Prediction": "result",

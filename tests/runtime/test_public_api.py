@@ -14,10 +14,10 @@ from small_models import red_and_blue
 import gapcam
 
 PUBLIC = {
-    "BackendError", "Box", "ClassNotFoundError", "Contract", "ContractError", "DataError", "ExitCode", "FrameError",
-    "GapcamError", "HeadKind", "MapNotComputedError", "MissingExtraError", "ModelError", "Placement", "Prediction",
-    "Preprocessing", "Rect", "Result", "Session", "UsageError", "VerificationError", "__version__", "load",
-    "preprocess", "read_image",
+    "BackendError", "Box", "ClassNotFoundError", "Contract", "ContractError", "DataError", "DeviceArray", "DeviceFrame",
+    "DeviceResult", "ExitCode", "FrameError", "FrameGraph", "FrameGraphResult", "FrameLayout", "GapcamError",
+    "HeadKind", "MapNotComputedError", "MissingExtraError", "ModelError", "Placement", "Prediction", "Preprocessing",
+    "Rect", "Result", "Session", "UsageError", "VerificationError", "__version__", "load", "preprocess", "read_image",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class FrameLayout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceFrame:
-    """A frame in device memory.
+    """A frame in device memory. It converts to others' arrays without a copy: `__cuda_array_interface__`.
 
     Attributes:
         layout: its format and size.
@@ -48,6 +48,31 @@ class DeviceFrame:
     planes: tuple[tuple[int, int], ...]
     owner: object = None
     stream: int | None = None
+
+    @property
+    def array(self) -> DeviceArray:
+        """The same memory: H x W x 3 ("bgr"), H x W x 4 ("bgra") or H * 3/2 x W ("nv12") uint8, rows a pitch apart.
+
+        Raises:
+            FrameError: the planes of "nv12" do not follow each other at one pitch.
+        """
+        (pointer, pitch), layout = self.planes[0], self.layout
+        if layout.format != "nv12":
+            channels = _CHANNELS[layout.format]
+            sides, strides = (layout.height, layout.width, channels), (pitch, channels, 1)
+            return DeviceArray(pointer, sides, np.dtype(np.uint8), strides, self, self.stream)
+        if self.planes[1] != (pointer + layout.height * pitch, pitch):
+            raise FrameError(
+                f"got a DeviceFrame of {layout}, planes {self.planes}; expected the second right behind the first, at "
+                "its pitch. Use its planes one by one"
+            )
+        shape = (layout.height * 3 // 2, layout.width)
+        return DeviceArray(pointer, shape, np.dtype(np.uint8), (pitch, 1), self, self.stream)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Of `array`: for `torch.as_tensor(frame)`, `cupy.asarray(frame)`, and so on."""
+        return self.array.__cuda_array_interface__
 
 
 @runtime_checkable
