@@ -8,6 +8,7 @@ PyCUDA has no graphs, and cannot take somebody else's stream.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -72,7 +73,7 @@ class PyCudaDriver:
                     f"the PyCUDA context that is current on this thread is not of device {device}; make gapcam's "
                     "session with the number of the context's device, or on a thread without a context"
                 )
-            self._context = current if current is not None else opened.retain_primary_context()
+            self._context = current if current is not None else _primary_context(opened, device)
             major, minor = opened.compute_capability()
             version = cuda.get_driver_version()
         self._device = device
@@ -345,6 +346,17 @@ class _Doing:
     ) -> None:
         if isinstance(error, cuda.Error):
             _raise(self._doing, error)
+
+
+_primary_contexts: dict[int, Any] = {}
+
+
+def _primary_context(opened: Any, device: int) -> Any:
+    """A device's primary context, kept until the process ends: PyCUDA fails to let go of one that is collected."""
+    if device not in _primary_contexts:
+        context = _primary_contexts[device] = opened.retain_primary_context()
+        atexit.register(context.detach)
+    return _primary_contexts[device]
 
 
 def _raise(doing: str, error: Exception) -> NoReturn:

@@ -221,8 +221,10 @@ void forget_modules_of(const std::shared_ptr<Context>& context) {
     std::vector<CUmodule> mine;
     for (auto& [handle, code] : modules.all())
         if (code->context == context) mine.push_back(handle);
-    for (auto handle : mine)
-        for (auto function : modules.take(handle)->functions) functions.take(function);
+    for (auto handle : mine) {
+        auto code = modules.take(handle);
+        for (auto function : code->functions) functions.take(function);
+    }
 }
 
 }  // namespace host_cuda
@@ -250,7 +252,8 @@ CUresult cuModuleUnload(CUmodule handle) {
         auto context = current_context();
         refuse_in_capture();
         run_all(context);
-        for (auto function : modules.take(handle)->functions) functions.take(function);
+        auto code = modules.take(handle);
+        for (auto function : code->functions) functions.take(function);
     });
 }
 
@@ -329,6 +332,14 @@ CUresult cuKernelGetAttribute(int* value, CUfunction_attribute attribute, CUkern
 
 CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfunction function) {
     return call([&] { *value = function_attribute(attribute, *kernel_of(function)); });
+}
+
+// PyCUDA calls it before it launches with the same shape.
+CUresult cuFuncSetBlockShape(CUfunction function, int x, int y, int z) {
+    return call([&] {
+        kernel_of(function);
+        require(x > 0 && y > 0 && z > 0 && z <= 64 && x * y * z <= 1024);
+    });
 }
 
 CUresult cuKernelGetParamInfo(CUkernel handle, size_t number, size_t* offset, size_t* nbytes) {
