@@ -106,7 +106,7 @@ def rtx_devices() -> list[OrtEpDevice]:
             try:
                 onnxruntime.register_execution_provider_library(provider.name, plugin.get_library_path())
             except _REGISTERING_ERRORS as error:
-                why = _explained(str(error)) or one_line(error)
+                why = explain_missing(str(error)) or one_line(error)
                 raise BackendError(f"{provider.title} does not load: {why}; {_DOCTOR}") from error
         found = _listed(provider)
     if not found:
@@ -195,11 +195,11 @@ def _load(provider: Provider) -> str:
         try:
             ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL if name.endswith("shared") else ctypes.DEFAULT_MODE)
         except OSError as error:
-            return _explained(str(error)) or one_line(error)
+            return explain_missing(str(error)) or one_line(error)
     return ""
 
 
-def _explained(text: str) -> str:
+def explain_missing(text: str) -> str:
     """What it means that a library was not found, from the loader's message; "" if it says something else."""
     missing = re.search(r"(lib[\w.+-]+?\.so[.\d]*): cannot open shared object", text)
     if missing is None:

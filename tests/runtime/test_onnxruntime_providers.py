@@ -1,0 +1,149 @@
+"""Why a provider of ONNX Runtime does not load: messages of the system's own loader, and options of each provider."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from gapcam.backends.onnxruntime_gpu import gpu_options
+from gapcam.backends.onnxruntime_providers import (
+    PROVIDERS,
+    GpuDevice,
+    check_loads,
+    explain_failure,
+    explain_missing,
+    rtx_devices,
+)
+from gapcam.cuda.presence import presence
+from gapcam.errors import BackendError
+
+
+def loader_message(folder: Path, missing: str) -> str:
+    """What the system's loader says of a library that links another, which is not there."""
+    if sys.platform != "linux" or shutil.which("cc") is None:
+        pytest.skip("needs a C compiler, on Linux")
+    compile_it = ["cc", "-shared", "-x", "c", "-", "-x", "none"]
+    subprocess.run([*compile_it, "-o", folder / missing, f"-Wl,-soname,{missing}"], input=b"int there;", check=True)
+    provider = folder / "libprovider.so"
+    subprocess.run(
+        [*compile_it, "-o", provider, "-Wl,--no-as-needed", folder / missing],
+        input=b"extern int there; int *used = &there;",
+        check=True,
+    )
+    (folder / missing).unlink()
+    with pytest.raises(OSError, match="cannot open shared object") as caught:
+        ctypes.CDLL(str(provider))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [
+        ("libcublasLt.so.13", ("libcublasLt.so.13 is absent", "pip install 'onnxruntime-gpu[cuda,cudnn]'")),
+        ("libcudnn.so.9", ("libcudnn.so.9 is absent", "pip install 'onnxruntime-gpu[cuda,cudnn]'")),
+        ("libnvinfer.so.10", ("it links TensorRT 10", "'tensorrt-cu13<11'", "--device cuda", "gapcam build")),
+        ("libcuda.so.1", ("there is no NVIDIA driver",)),
+    ],
+)
+def test_a_library_that_is_absent_is_named_with_the_command_that_brings_it(
+    tmp_path: Path, library: str, said: tuple[str, ...]
+) -> None:
+    explained = explain_missing(loader_message(tmp_path, library))
+    for text in said:
+        assert text in explained
+
+
+def test_what_is_no_absent_library_is_left_as_it_is(tmp_path: Path) -> None:
+    broken = tmp_path / "libprovider.so"
+    broken.write_bytes(b"no library")
+    with pytest.raises(OSError, match=r"too short|invalid ELF") as caught:
+        ctypes.CDLL(str(broken))
+    assert explain_missing(str(caught.value)) == ""
+
+
+@pytest.mark.skipif(bool(presence().devices), reason="there is a GPU here")
+@pytest.mark.parametrize("kind", ["cuda", "tensorrt"])
+def test_without_a_gpu_that_is_what_is_said(kind: GpuDevice) -> None:
+    with pytest.raises(BackendError, match="needs a GPU, and here is none"):
+        check_loads(kind)
+
+
+@pytest.mark.skipif(bool(presence().devices), reason="there is a GPU here")
+def test_without_a_gpu_no_plugin_is_registered() -> None:
+    with pytest.raises(BackendError, match="needs a GPU, and here is none"):
+        rtx_devices()
+    assert {device.ep_name for device in onnxruntime.get_ep_devices()} == {"CPUExecutionProvider"}
+
+
+def test_the_names_are_onnx_runtime_s() -> None:
+    known = set(onnxruntime.get_all_providers())
+    assert {PROVIDERS[kind].name for kind in ("cuda", "tensorrt", "tensorrt-rtx")} <= known
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("CUDA error 209: no kernel image is available for execution on the device", r"architecture \(sm_87\)"),
+        ("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "too old"),
+        ("CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED", "cuDNN is absent"),
+        ("Unable to load any of {libcudnn_graph.so.9}", "cuDNN is absent"),
+        ("CUDA failure 2: out of memory", "memory is full"),
+    ],
+)
+def test_known_failures_say_what_to_do(text: str, hint: str) -> None:
+    import re
+
+    explained = explain_failure(text, "sm_87")
+    assert re.search(hint, explained)
+    assert explained.startswith(". ")
+
+
+def test_an_unknown_failure_is_not_explained() -> None:
+    assert explain_failure("INVALID_ARGUMENT : Got invalid dimensions for input: image", "sm_87") == ""
+
+
+# Options.
+
+
+def test_the_cuda_provider_gets_the_stream_and_graphs() -> None:
+    assert gpu_options("cuda", 1, 4096, "fp16", Path("cache"), {}) == {
+        "device_id": "1",
+        "has_user_compute_stream": "1",
+        "user_compute_stream": "4096",
+        "enable_cuda_graph": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("precision", "switch"), [("fp16", "trt_fp16_enable"), ("bf16", "trt_bf16_enable"), ("int8", "trt_int8_enable")]
+)
+def test_tensorrt_is_told_the_precision_and_where_engines_and_timings_are_kept(precision: str, switch: str) -> None:
+    options = gpu_options("tensorrt", 0, 1, precision, Path("cache"), {})  # type: ignore[arg-type]
+    assert {name for name in options if name.endswith("_enable")} == {
+        switch, "trt_engine_cache_enable", "trt_timing_cache_enable",
+    }  # fmt: skip
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"]
+    assert "enable_cuda_graph" not in options
+
+
+@pytest.mark.parametrize("precision", ["fp32", None])
+def test_tensorrt_is_told_no_precision_where_there_is_none_to_tell(precision: str | None) -> None:
+    options = gpu_options("tensorrt", 0, 1, precision, Path("cache"), {})  # type: ignore[arg-type]
+    assert not {"trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable"}.intersection(options)
+
+
+def test_the_plugin_is_given_its_device_and_not_a_number() -> None:
+    options = gpu_options("tensorrt-rtx", 1, 1, "fp16", Path("cache"), {})
+    assert set(options) == {"has_user_compute_stream", "user_compute_stream", "nv_runtime_cache_path"}
+
+
+def test_the_user_s_options_go_before() -> None:
+    given = {"enable_cuda_graph": "0", "use_tf32": "0"}
+    options = gpu_options("cuda", 0, 1, "fp32", Path("cache"), given)
+    assert (options["enable_cuda_graph"], options["use_tf32"]) == ("0", "0")
