@@ -279,7 +279,7 @@ class HostDriver:
         """Rows in device memory as an array, if they are allocated."""
         rows, nbytes = shape
         span = (rows - 1) * pitch + nbytes if rows and nbytes else 0
-        known = itertools.chain(self._live.items(), ((at, array.nbytes) for at, array in self._lent.items()))
+        known = itertools.chain(list(self._live.items()), ((at, array.nbytes) for at, array in self._lent.items()))
         if span and not any(at <= pointer and pointer + span <= at + size for at, size in known):
             raise BackendError(f"a copy of {span} bytes at {pointer:#x} is not within allocated memory")
         flat = np.ctypeslib.as_array((ctypes.c_uint8 * span).from_address(pointer))
