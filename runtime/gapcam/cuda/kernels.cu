@@ -517,7 +517,7 @@ __device__ __forceinline__ void class_activation_maps(
     // This thread's sum, the block's, the tile's.
     float sum = 0;
     if (maps_given) {
-        if (has_pixel) sum = status ? not_a_number() : load_float(features + row * sizes.pixels);
+        if (has_pixel && group == 0) sum = status ? not_a_number() : load_float(features + row * sizes.pixels);
     } else {
         const float factor = status ? not_a_number() : scales.data ? scales.at(0) : 1;
         const Floats weights = rows.from(static_cast<long long>(row) * sizes.channels);
