@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -352,3 +353,59 @@ def test_what_is_absent_is_named_with_the_extra_that_brings_it(model: Path, tmp_
     assert ran.stderr.strip() == (
         f"error: {package} is not installed, and this needs it. Install it with: pip install 'gapcam[tensorrt]'"
     )
+
+
+DRIVER = """
+int cuInit(unsigned flags) { return flags; }
+int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+int cuDeviceGet(int *device, int number) { *device = number; return 0; }
+int cuDeviceGetName(char *name, int length, int device) {
+    const char *text = "Orin";
+    for (int i = 0; i < length && (name[i] = text[i]); i++) {}
+    return device;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
+    return device;
+}
+"""
+
+
+@pytest.fixture
+def with_driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process that finds a driver library which is compiled here, and knows one GPU."""
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    folder = tmp_path_factory.mktemp("driver")
+    build_it = ["cc", "-shared", "-x", "c", "-", "-o", str(folder / "libcuda.so.1")]
+    subprocess.run(build_it, input=DRIVER.encode(), check=True)
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+
+
+def test_the_gpu_is_what_the_driver_library_says(with_driver: dict[str, str]) -> None:
+    script = "from gapcam_export.engines.gpu import first_gpu\nprint(first_gpu())"
+    ran = subprocess.run([sys.executable, "-c", script], env=with_driver, check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "Gpu(name='Orin', architecture='sm_87', cuda_driver=(12, 6))"
+
+
+@pytest.mark.parametrize(
+    ("targets", "why"),
+    [
+        (("--targets", "86,89"), "the engine is not for the GPU that is here (Orin, sm_87)"),
+        (
+            (),
+            "the engine does not open on Orin: ",
+        ),  # such a driver will not do
+    ],
+)
+def test_an_engine_that_does_not_open_here_is_built_and_says_that_it_was_not_read_back(
+    model: Path, tmp_path: Path, with_driver: dict[str, str], targets: tuple[str, ...], why: str
+) -> None:
+    line = [*GAPCAM, "build", model, "-o", tmp_path / "a.engine", "--runtime", "tensorrt-rtx", "--json", *targets]
+    ran = subprocess.run(line, env=with_driver, check=False, capture_output=True, text=True)
+    assert ran.returncode == ExitCode.DONE, ran.stderr
+    header = json.loads(ran.stdout)["header"]
+    assert header["precision"]["engine"] == {}
+    assert header["precision"]["not_read"].startswith(why)
+    assert header["device"] == ""  # it is not for this one

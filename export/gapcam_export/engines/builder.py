@@ -203,6 +203,8 @@ class EngineBuilder:
         if self._options.version_compatible and hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = True  # it carries the lean runtime of the library that built it just now
         engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None and self._runtime == "tensorrt-rtx":  # the engine may be for other machines
+            return None, f"the engine does not open on {self._gpu.name}: {_joined(said)}"
         if engine is None:
             raise ModelError(f"{self.title} built an engine that does not open on {self._gpu.name}: {_joined(said)}")
         inspector = engine.create_engine_inspector()
