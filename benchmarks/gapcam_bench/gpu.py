@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+import gapcam
 from gapcam.atomic_file import write_atomically
 from gapcam.backends.device_protocol import DeviceBackend
 from gapcam.cuda.device_frame import FrameFormat, FrameLayout
@@ -28,7 +29,7 @@ from gapcam.errors import BackendError, ExitCode, GapcamError
 from gapcam_bench.gpu_clock import HOLD_BYTES, DeviceClock
 from gapcam_bench.gpu_environment import Gpu, file_name, gpu_environment
 from gapcam_bench.gpu_figures import Figures, GpuBench, Target, figures_of
-from gapcam_bench.gpu_inference import STEPS, added_to_inference
+from gapcam_bench.gpu_inference import BARE, EXPLAINED, ON_HOST, added_to_inference
 from gapcam_bench.gpu_kernels import INPUT_SIZE, CamShape, Case, Workshop
 
 DRIVERS: tuple[DriverName, ...] = ("cuda-core", "pycuda")
@@ -148,18 +149,20 @@ def _measured(case: Case, clock: DeviceClock, driver: Driver, extent: Extent, ra
 
 
 def measure_inference(backend: DeviceBackend, model: Path, device: str, extent: Extent) -> tuple[list[Figures], float]:
-    """A model's inference with and without maps and overlay, and the ratio of the two."""
+    """A model's inference with and without maps and overlay, and the ratio of the two. The backend is closed."""
     (name, (height, width)) = next(iter(extent.frames.items()))
     with backend.driver.active():
-        workshop = Workshop(backend.driver, load_kernels(backend.driver), sample_bytes=extent.sample_bytes)
-        measured, graphs, checks = added_to_inference(
-            backend,
-            workshop,
-            FrameLayout("bgr", height, width),
-            rounds=extent.rounds,
-            seconds=extent.seconds,
-            name=model.name,
-        )
+        kernels = load_kernels(backend.driver)
+        workshop = Workshop(backend.driver, kernels, sample_bytes=extent.sample_bytes)
+        with gapcam.Session(backend, name=model.name, post="cuda", kernels=kernels) as session:
+            measured, graphs, checks = added_to_inference(
+                session,
+                backend,
+                workshop,
+                FrameLayout("bgr", height, width),
+                rounds=extent.rounds,
+                seconds=extent.seconds,
+            )
     how = "graph" if graphs else "step by step"
     figures = [
         figures_of(
@@ -167,11 +170,11 @@ def measure_inference(backend: DeviceBackend, model: Path, device: str, extent: 
             latency,
             driver=backend.engine,
             how="wall",
-            checks=checks if step == STEPS[-1] else [],
+            checks=checks if step == ON_HOST else [],
         )
         for step, latency in measured.items()
     ]
-    return figures, measured[STEPS[1]].ratio_to(measured[STEPS[0]])
+    return figures, measured[EXPLAINED].ratio_to(measured[BARE])
 
 
 def targets_of(figures: Sequence[Figures], added: dict[str, float]) -> list[Target]:
@@ -246,12 +249,10 @@ def _on(model: Path, device: str, extent: Extent) -> tuple[list[Figures], float]
     from gapcam.devices import open_backend  # here, because it may need what is not installed
 
     backend = open_backend(model, device=device)
-    try:
-        if not isinstance(backend, DeviceBackend):
-            raise BackendError(f"{backend.engine} does not leave its outputs on the device")
-        return measure_inference(backend, model, device, extent)
-    finally:
+    if not isinstance(backend, DeviceBackend):
         backend.close()
+        raise BackendError(f"{backend.engine} does not leave its outputs on the device")
+    return measure_inference(backend, model, device, extent)
 
 
 def lines_of(found: GpuBench) -> Iterator[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 
+import gapcam
 from gapcam import contract as names
 from gapcam.backends.device_protocol import DeviceBackend, Lane
 from gapcam.cam import FloatArray, class_maps
@@ -15,11 +17,13 @@ from gapcam.contract import HeadKind
 from gapcam.cuda.cam import Cam, CamLayout, new_cam_arrays
 from gapcam.cuda.constants import device_constants
 from gapcam.cuda.device_array import DeviceArray
-from gapcam.cuda.device_frame import FrameLayout
+from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
 from gapcam.cuda.driver import Driver, Graph
-from gapcam.cuda.frame_copy import empty_frame
+from gapcam.cuda.frame_copy import copy_frame, empty_frame
+from gapcam.cuda.frame_graph_result import FrameGraphResult
 from gapcam.cuda.overlay import Overlay
 from gapcam.cuda.preprocess import Preprocessor
+from gapcam.frame import Frame
 from gapcam.geometry import place
 from gapcam.interleaved import Step, measure
 from gapcam.latency import Latency
@@ -28,46 +32,65 @@ from gapcam_bench.gpu_figures import Check
 from gapcam_bench.gpu_kernels import Workshop
 from gapcam_bench.gpu_reference import ALPHA, COLORMAP, MAPS, check_overlay
 
-STEPS = ("inference", "inference, cam, overlay", "preprocess, inference, cam, overlay")
-"""What is measured: the logits alone; maps and overlay beside them; and the frame's preprocessing, too. Frames and
-overlays stay on the device, and the host waits for each."""
+BARE, EXPLAINED, ON_DEVICE, ON_HOST = STEPS = (
+    "inference",
+    "inference, cam, overlay",
+    "frame graph, on the device",
+    "frame graph, from and to the host",
+)
+"""What is measured, each as the host waits for it: the logits alone; maps and overlay beside them; a whole frame with
+its preprocessing, where frame and overlay stay on the device; and one where they come from the host and to it.
+"""
 
 
 def added_to_inference(
-    backend: DeviceBackend, workshop: Workshop, layout: FrameLayout, *, rounds: int, seconds: float, name: str
+    session: gapcam.Session,
+    backend: DeviceBackend,
+    workshop: Workshop,
+    layout: FrameLayout,
+    *,
+    rounds: int,
+    seconds: float,
 ) -> tuple[dict[str, Latency], bool, list[Check]]:
-    """The latency of `STEPS`, interleaved, as the host sees it.
+    """The latency of `STEPS`, interleaved.
 
     Args:
-        backend: a loaded model. It is closed by whoever opened it.
+        session: on the backend.
+        backend: a loaded model.
         workshop: of the backend's own driver.
         layout: of the frame.
         rounds: of `gapcam.interleaved.measure`.
         seconds: when to stop before that.
-        name: of the model.
 
     Returns:
-        The latencies, whether each step is one CUDA graph, and what the last step's results are compared with.
+        The latencies, whether each step is one CUDA graph, and what the results are compared with.
     """
-    model = model_from_backend(backend, name)
-    driver = backend.driver
+    model, driver = model_from_backend(backend, session.name), backend.driver
+    make = partial(
+        session.frame_graph, layout.height, layout.width, format=layout.format, colormap=COLORMAP, alpha=ALPHA
+    )
     with ExitStack() as stack:
         bare = backend.lane([names.LOGITS], 1)
         stack.callback(bare.close)
         lane = backend.lane(model.wanted, 1)
         stack.callback(lane.close)
-        bench = _Pipeline(model, lane, workshop, layout)
-        stack.callback(bench.close)
+        pipeline = _Pipeline(model, lane, workshop, layout)
+        stack.callback(pipeline.close)
+        on_device = stack.enter_context(make(output="device"))
+        on_host = stack.enter_context(make(output="host"))
+        pipeline.fill(on_device.frame)
         graphs = driver.has_graphs and bare.capturable and lane.capturable
-        works: dict[str, tuple[Lane, Callable[[], None]]] = {
-            STEPS[0]: (bare, bare.enqueue),
-            STEPS[1]: (lane, bench.infer_and_draw),
-            STEPS[2]: (lane, bench.whole),
+        steps: dict[str, Step] = {
+            BARE: _step(driver, bare, bare.enqueue, stack, graph=graphs),
+            EXPLAINED: _step(driver, lane, pipeline.queue, stack, graph=graphs),
+            ON_DEVICE: on_device,
+            ON_HOST: lambda: on_host(pipeline.host_frame),
         }
-        steps = {step: _step(driver, on, work, stack, graph=graphs) for step, (on, work) in works.items()}
         measured = measure(steps, rounds=rounds, seconds=seconds)
-        steps[STEPS[2]]()
-        return measured, graphs, bench.check()
+        checks = pipeline.check()
+        for result in (on_device(), on_host(pipeline.host_frame)):
+            checks += pipeline.check_graph(result)
+        return measured, graphs and on_device.captured, checks
 
 
 def _step(driver: Driver, lane: Lane, work: Callable[[], None], stack: ExitStack, *, graph: bool) -> Step:
@@ -96,12 +119,15 @@ class _Pipeline:
     def __init__(self, model: LoadedModel, lane: Lane, workshop: Workshop, layout: FrameLayout) -> None:
         driver, how = workshop.driver, model.contract.preprocessing
         self._model, self._lane, self._workshop, self._layout = model, lane, workshop, layout
-        (self._frame,), self._host_frame = workshop.frames(layout, 1)
+        (self._frame,), self.host_frame = workshop.frames(layout, 1)
         self._out = empty_frame(layout, driver.allocate)
         self._placement = place((layout.height, layout.width), how)
-        self._preprocessor = Preprocessor(driver, workshop.kernels, how, layout, lane.image.dtype)
         image = lane.image
-        self._slot = DeviceArray(image.pointer, image.shape[1:], image.dtype, None, image.owner)
+        preprocessor = Preprocessor(driver, workshop.kernels, how, layout, image.dtype)
+        slot = DeviceArray(image.pointer, image.shape[1:], image.dtype, None, image.owner)
+        preprocessor.enqueue(self._frame, slot, lane.stream)
+        lane.stream.synchronize()
+        preprocessor.close()
         kind = model.contract.head.kind
         with_weights = kind in (HeadKind.AFFINE, HeadKind.LAYERNORM) and model.weights is not None
         self._cam = Cam(
@@ -125,17 +151,17 @@ class _Pipeline:
             alpha=ALPHA,
         )
 
-    def infer_and_draw(self) -> None:
+    def fill(self, frame: DeviceFrame) -> None:
+        """Copy the frame into another one on the device."""
+        copy_frame(self._frame, frame, self._workshop.driver, self._lane.stream)
+        self._lane.stream.synchronize()
+
+    def queue(self) -> None:
         """Queue inference, cam and overlay."""
         stream, result = self._lane.stream, self._result
         self._lane.enqueue()
         self._cam.enqueue(self._lane.outputs, [self._placement.input_rect], result, stream)
         self._overlay.enqueue(result.maps.pointer, result.extremes.pointer, self._frame, self._out, stream)
-
-    def whole(self) -> None:
-        """Queue the preprocessing of the frame, and all the rest."""
-        self._preprocessor.enqueue(self._frame, self._slot, self._lane.stream)
-        self.infer_and_draw()
 
     def check(self) -> list[Check]:
         """What the last run computed, compared with NumPy on the same logits and features."""
@@ -157,15 +183,30 @@ class _Pipeline:
                 allowed=MAPS.get(features.dtype, MAPS[np.dtype(np.float16)]),
             ),
         ]
+        return checks + self._check_overlay(self._workshop.download_frame(self._out), raw)
+
+    def check_graph(self, result: FrameGraphResult) -> list[Check]:
+        """A frame graph's result: its map is this pipeline's, its overlay what NumPy draws of that."""
+        raw, ours = result.maps[0], self._workshop.download(self._result.maps)[0, 0]
+        greatest = max(float(np.abs(ours).max()), 1e-30)
+        same = Check(
+            what="frame graph's map, of the greatest magnitude",
+            found=float(np.abs(raw - ours).max()) / greatest,
+            allowed=MAPS[np.dtype(np.float16)],
+        )
+        drawn = result.overlay
+        got = self._workshop.download_frame(drawn) if isinstance(drawn, DeviceFrame) else drawn
+        return [same] if got is None else [same, *self._check_overlay(got, raw)]
+
+    def _check_overlay(self, got: Frame, raw: FloatArray) -> list[Check]:
+        """Where the network saw all of the frame; a cropped one has an edge that the check does not know."""
         seen = self._placement.frame_rect
-        if (seen.height, seen.width) == (self._layout.height, self._layout.width):
-            got = self._workshop.download_frame(self._out)
-            size = self._model.contract.preprocessing.size
-            checks.append(check_overlay(got, self._host_frame, self._layout, raw, size, self._placement))
-        return checks
+        if (seen.height, seen.width) != (self._layout.height, self._layout.width):
+            return []
+        size = self._model.contract.preprocessing.size
+        return [check_overlay(got, self.host_frame, self._layout, raw, size, self._placement)]
 
     def close(self) -> None:
         """Free what is not freed by itself."""
         self._lane.stream.synchronize()
-        self._preprocessor.close()
         self._cam.close()

@@ -16,12 +16,17 @@ import msgspec
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "cuda"))  # the host driver lies beside its own tests
+# The host's driver and libcuda lie beside their own tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "cuda"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "gpu"))
 
 from host_device_backend import HostDeviceBackend
 from host_driver import HostDriver
+from host_libcuda import cuda_headers, host_environment, host_libcuda
 from host_library import compiler, host_library
 
+import gapcam
+from gapcam.cuda.device_frame import FrameLayout
 from gapcam.cuda.presence import presence
 from gapcam.errors import BackendError
 from gapcam.latency import Latency
@@ -113,19 +118,23 @@ def test_memory_is_given_back(driver: HostDriver) -> None:
 
 def test_an_inference_is_measured_with_and_without_maps_and_overlay(driver: HostDriver, tiny_model: Path) -> None:
     backend = HostDeviceBackend(tiny_model, driver)
-    try:
-        figures, ratio = measure_inference(backend, tiny_model, "cuda", TINY)
-    finally:
-        backend.close()
+    figures, ratio = measure_inference(backend, tiny_model, "cuda", TINY)
+    assert backend.closed
     how = "graph" if driver.has_graphs else "step by step"
     assert [one.name for one in figures] == [
         f"{step} bgr tiny tiny.onnx on cuda ({how})"
-        for step in ("inference", "inference, cam, overlay", "preprocess, inference, cam, overlay")
+        for step in (
+            "inference",
+            "inference, cam, overlay",
+            "frame graph, on the device",
+            "frame graph, from and to the host",
+        )
     ]
     assert [check.what for check in figures[-1].checks] == [
         "classes that differ",
         "maps, of the greatest magnitude",
         "overlay, grey levels",
+        *2 * ("frame graph's map, of the greatest magnitude", "overlay, grey levels"),
     ]
     assert all(check.holds for check in figures[-1].checks)
     assert ratio > 0
@@ -158,6 +167,55 @@ def test_a_wrong_overlay_is_noticed(library: Path, monkeypatch: pytest.MonkeyPat
     wrong = {one.name for one in found.figures if not all(check.holds for check in one.checks)}
     assert wrong == {*(f"overlay {one} tiny" for one in FORMATS), "cam and overlay bgr tiny a network top-1"}
     assert any(line.startswith("WRONG: overlay bgr tiny") for line in lines_of(found))
+
+
+def test_a_wrong_map_class_or_input_is_noticed() -> None:
+    random = np.random.default_rng(0)
+    features, logits = random.random((6, 3, 4), np.float32), random.random(9, np.float32)
+    weights = random.random((9, 6), np.float32)
+    best = np.argsort(-logits)[:2].astype(np.int32)
+    right = np.einsum("kc,chw->khw", weights[best], features)
+    given = {"features": features, "logits": logits, "weights": weights}
+    assert all(check.holds for check in gpu_reference.check_maps(right, best, **given))
+    assert not gpu_reference.check_maps(right, best[::-1], **given)[0].holds
+    assert not gpu_reference.check_maps(right * 1.0001, best, **given)[1].holds
+    frame = random.integers(0, 256, (40, 60, 3), np.uint8)
+    how = gapcam.Preprocessing(size=(20, 24), resize="squash")
+    ready, layout = gapcam.preprocess(frame, how), FrameLayout("bgr", 40, 60)
+    assert gpu_reference.check_preprocessed(ready, frame, layout, how).holds
+    two_levels = np.float32(2.1 / (255 * min(how.std)))
+    assert not gpu_reference.check_preprocessed(ready + two_levels, frame, layout, how).holds
+
+
+def test_it_runs_through_cuda_core_on_a_libcuda_that_is_no_gpu(library: Path) -> None:
+    if cuda_headers() is None:
+        pytest.skip("no cuda.h: the wheel nvidia-cuda-runtime has it")
+    code = """
+import json, sys
+from pathlib import Path
+import msgspec
+sys.path.insert(0, sys.argv[1])
+from test_gpu import LITTLE
+from gapcam.cuda.open_driver import open_driver
+from gapcam_bench.gpu import bench
+driver = open_driver("cuda-core")
+found = bench([driver], LITTLE, [], quick=True, say=lambda _: None)
+driver.close()
+print(msgspec.json.encode(found).decode())
+"""
+    tests = Path(__file__).parent
+    environment = host_environment(host_libcuda(library.parent), [library])
+    environment["PYTHONPATH"] = str(tests.parent / "runtime")
+    command = [sys.executable, "-c", code, str(tests)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    found = msgspec.json.decode(ran.stdout, type=GpuBench)
+    assert found.figures[0].driver.startswith("cuda.core")
+    assert "not a GPU" in found.gpu.name
+    assert {one.how for one in found.figures} == {"graph", "stream", "alone"}
+    for one in found.figures[1:]:
+        assert one.checks, one.name
+        assert all(check.holds for check in one.checks), one
 
 
 def test_the_clock_divides_by_the_runs_in_a_row_and_waits_behind_its_copies(library: Path) -> None:
