@@ -5,7 +5,6 @@ tests/runtime/cuda/test_host_libcuda.py runs them on a machine without a GPU as 
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,31 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode finds no helpers beside the tests
 
 import pytest
-from cuda.core import Program, ProgramOptions
+from gpu_machine import cubin, need_device, need_pycuda
 
 from gapcam.cuda.driver import Driver, Module
 from gapcam.cuda.open_driver import open_driver
-from gapcam.cuda.presence import presence
-
-KERNELS = Path(__file__).parent / "driver_kernels.cu"
-
-
-def need_device() -> None:
-    """Skip the test where there is no CUDA device."""
-    if presence().problem:
-        pytest.skip(f"no CUDA device: {presence().problem}")
-
-
-def need_pycuda() -> None:
-    """Skip the test where PyCUDA is not installed."""
-    if importlib.util.find_spec("pycuda") is None:
-        pytest.skip("PyCUDA is not installed: pip install 'gapcam[pycuda]'")
-
-
-def cubin(architecture: str) -> bytes:
-    """driver_kernels.cu, compiled."""
-    program = Program(KERNELS.read_text(), "c++", ProgramOptions(arch=architecture))
-    return bytes(program.compile("cubin").code)
 
 
 @pytest.fixture(params=["cuda-core", "pycuda"])

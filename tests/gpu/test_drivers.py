@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import cubin, need_device, need_pycuda
 from cuda.bindings import driver as cu
+from gpu_machine import cubin, need_device, need_pycuda
 from numpy.typing import NDArray
 
 from gapcam.cuda.driver import Driver, Memory, Module, Stream

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import KERNELS, need_device, need_pycuda
+from gpu_machine import KERNELS, need_device, need_pycuda
 
 SCRIPT = f"""
 import sys

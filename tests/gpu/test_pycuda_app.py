@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import cubin, need_device, need_pycuda
+from gpu_machine import cubin, need_device, need_pycuda
 
 from gapcam.cuda.device_array import as_device_array
 from gapcam.cuda.driver import Driver

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from cuda import core
+from cuda.bindings import __version__ as bindings_version
 from cuda.bindings import driver as cu
 from cuda.core._utils.cuda_utils import CUDAError  # what cuda.core raises; it has no public name
 from numpy.typing import DTypeLike, NDArray
@@ -48,9 +49,10 @@ class CudaCoreDriver:
         with _Doing(f"open device {device}"):
             _call(cu.cuInit(0))
             handle = _call(cu.cuDeviceGet(device))
-            self._context = _call(cu.cuDevicePrimaryCtxRetain(handle))
             version = _call(cu.cuDriverGetVersion())
-        self._driver_version = (version // 1000, version % 1000 // 10)
+            self._driver_version = (version // 1000, version % 1000 // 10)
+            _check_version(self._driver_version)
+            self._context = _call(cu.cuDevicePrimaryCtxRetain(handle))
         with self.active(), _Doing(f"open device {device}"):
             opened = self._core_device()
             self._device_name: str = opened.name
@@ -437,6 +439,15 @@ class _Doing:
     ) -> None:
         if isinstance(error, CUDAError):
             raise driver_error(self._doing, _name(error)) from error
+
+
+def _check_version(driver: tuple[int, int]) -> None:
+    major = int(bindings_version.partition(".")[0])
+    if driver[0] < major:
+        raise BackendError(
+            f"NVIDIA's driver runs CUDA {driver[0]}.{driver[1]}, and cuda-bindings {bindings_version} wants {major}: "
+            f"update the driver, or pip install 'cuda-bindings<{driver[0] + 1}' 'nvidia-cuda-nvrtc<{driver[0] + 1}'"
+        )
 
 
 def _call(result: tuple[Any, ...]) -> Any:

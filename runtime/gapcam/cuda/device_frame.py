@@ -14,7 +14,7 @@ from gapcam.frame import FrameFormat as FrameFormat
 _SHAPES = {"bgr": "H x W x 3", "bgra": "H x W x 4", "nv12": "H * 3/2 x W"}
 _CHANNELS = {"bgr": 3, "bgra": 4, "nv12": 1}
 _UINT8 = 0
-"""OpenCV's CV_8U; a type is a depth and eight times one less than the channels."""
+"""OpenCV's CV_8U."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ class _GpuMat(Protocol):
 
     def size(self) -> tuple[int, int]: ...
 
-    def type(self) -> int: ...
+    def channels(self) -> int: ...
+
+    def depth(self) -> int: ...
 
 
 def as_device_frame(frame: object, frame_format: FrameFormat) -> DeviceFrame:
@@ -138,10 +140,9 @@ def as_device_frame(frame: object, frame_format: FrameFormat) -> DeviceFrame:
 
 def _array_of_mat(mat: _GpuMat, expected: str) -> DeviceArray:
     """OpenCV works on the default stream unless told otherwise; who told it so waits for that stream first."""
-    (width, height), kind = mat.size(), mat.type()
-    depth, channels = kind % 8, kind // 8 + 1
-    if depth != _UINT8:
-        raise FrameError(f"got GpuMat of {width} x {height}, type {kind}; {expected}. mat.convertTo(cv2.CV_8U)")
+    (width, height), channels = mat.size(), mat.channels()
+    if mat.depth() != _UINT8:
+        raise FrameError(f"got GpuMat of {width} x {height}, depth {mat.depth()}; {expected}. mat.convertTo(cv2.CV_8U)")
     if mat.cudaPtr() == 0 or 0 in (width, height):
         raise FrameError(f"got GpuMat of {width} x {height} without pixels; {expected}. Was it uploaded?")
     return DeviceArray(

@@ -42,7 +42,7 @@ def open_driver(name: DriverName = "auto", device: int = 0) -> Driver:
         try:
             return _open_pycuda(device)
         except MissingExtraError:
-            raise MissingExtraError("cuda-core", "gpu") from None
+            raise MissingExtraError("cuda-core", "cuda") from None
 
 
 def _is_pycuda_current() -> bool:
@@ -55,7 +55,7 @@ def _open_cuda_core(device: int) -> Driver:
     try:
         from gapcam.cuda.cuda_core_driver import CudaCoreDriver
     except ImportError as error:
-        raise MissingExtraError("cuda-core", "gpu") from error
+        raise MissingExtraError("cuda-core", "cuda") from error
     return CudaCoreDriver(device)
 
 
