@@ -65,7 +65,7 @@ def readable(message: str) -> str:
 def _new_logger(module: ModuleType, listening: list[list[str]]) -> Any:
     grave = (module.ILogger.WARNING, module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR)
 
-    class Collector(module.ILogger):  # type: ignore[name-defined]  # the libraries have no types
+    class Collector(module.ILogger):  # type: ignore[misc, name-defined, unused-ignore]  # untyped
         def __init__(self) -> None:
             module.ILogger.__init__(self)
 

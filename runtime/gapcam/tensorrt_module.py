@@ -61,7 +61,7 @@ def _check_version(runtime: EngineRuntime, module: ModuleType) -> None:
     version = str(module.__version__)
     if runtime == "tensorrt" and version_numbers(version)[:1] < (OLDEST_MAJOR,):
         raise BackendError(
-            f"TensorRT {version} is installed; gapcam needs {OLDEST_MAJOR} or later, for networks whose types are those "
-            "of the model (strongly typed). Jetsons have it from JetPack 6.1 on, and 8 before (JetPack 5 and 6.0): there, "
-            "run the ONNX model with ONNX Runtime"
+            f"TensorRT {version} is installed; gapcam needs {OLDEST_MAJOR} or later, for networks whose types are "
+            "those of the model (strongly typed). Jetsons have it from JetPack 6.1 on, and 8 before (JetPack 5 and "
+            "6.0): there, run the ONNX model with ONNX Runtime"
         )

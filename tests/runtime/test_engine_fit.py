@@ -145,7 +145,7 @@ def imported(folder: Path, runtime: str, **modules: str) -> str:
 @pytest.mark.parametrize("version", ["8.6.2", "8.5.2.2", "9.1.0.post12.dev4"])
 def test_old_tensorrt_is_refused_with_the_reason(tmp_path: Path, version: str) -> None:
     said = imported(tmp_path, "tensorrt", tensorrt=f"__version__ = {version!r}")
-    assert said.startswith(f"6 TensorRT {version} is installed; gapcam needs 10 or later, for networks whose types")
+    assert said.startswith(f"6 TensorRT {version} is installed; gapcam needs 10 or later, for networks whose types are")
     assert "8 before (JetPack 5 and 6.0)" in said
     assert len(said.splitlines()) == 1
 

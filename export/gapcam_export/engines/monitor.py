@@ -91,7 +91,7 @@ class BuildProgress:
 def new_monitor(module: ModuleType, build: BuildProgress) -> Any:
     """TensorRT's side of it, to be set as `config.progress_monitor`."""
 
-    class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]  # the libraries have no types
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined, unused-ignore]  # untyped
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
 
