@@ -65,7 +65,7 @@ def check_frame_of(frame: object, frame_format: FrameFormat, where: str = "") ->
     sides = frame.shape
     fits = len(sides) == 3 and sides[2] == 4 if frame_format == "bgra" else len(sides) == 2 and not sides[0] % 3
     if frame_format == "nv12":
-        fits = fits and not (sides[0] * 2 // 3 % 2 or sides[1] % 2)
+        fits = fits and sides[1] % 2 == 0  # and H is even where the rows are three halves of it
     if not fits or 0 in sides or frame.dtype != np.uint8:
         raise FrameError(
             f"{where}got an array of shape {sides} and dtype {frame.dtype}; {expected}. For another one give its "

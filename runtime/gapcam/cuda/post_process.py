@@ -226,9 +226,11 @@ class CudaPostProcess:
     def detach(self) -> None:
         """Bring to the host what NumPy needs, and let the device's memory go. The session is being closed."""
         with self._lock:
-            every_map = self._outputs.get(names.MAPS)
+            every_map, frame = self._outputs.get(names.MAPS), self.frame
+            if self.layout.format != "bgr":  # all that is computed without the frame's colours
+                frame = np.broadcast_to(np.uint8(0), (*self.frame_size, 3))
             self._numpy = NumpyPostProcess(
-                frame=self.frame,
+                frame=frame,
                 features=self.features,
                 rows=self._rows,
                 every_map=None if every_map is None else self._downloaded(every_map)[0],

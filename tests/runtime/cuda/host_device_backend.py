@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gapcam.backends.onnxruntime import OnnxRuntimeBackend
 from gapcam.backends.protocol import CLOSED, Array
 from gapcam.cuda.device_array import DeviceArray
-from gapcam.errors import UsageError
+from gapcam.errors import BackendError, UsageError
 
 
 class HostDeviceBackend(OnnxRuntimeBackend):
@@ -24,12 +24,13 @@ class HostDeviceBackend(OnnxRuntimeBackend):
         path: of the .onnx file.
         driver: where its lanes have their memory.
         capturable: whether its lanes are.
+        capture_fails: whether they find out too late that they are not.
     """
 
-    def __init__(self, path: Path, driver: HostDriver, *, capturable: bool = True) -> None:
+    def __init__(self, path: Path, driver: HostDriver, *, capturable: bool = True, capture_fails: bool = False) -> None:
         super().__init__(path, threads=1)
         self.driver = driver
-        self.capturable = capturable
+        self.capturable, self.capture_fails = capturable, capture_fails
         self.lanes: list[HostLane] = []
         self.runs = 0
 
@@ -75,11 +76,15 @@ class HostLane:
         if self.stream.capturing is not None:
             assert self.capturable, "it is not"
             assert self.enqueued, "it must run once before it is captured"
+            if self._backend.capture_fails:
+                raise BackendError("the engine allocates memory for this shape")
         self.enqueued += 1
         self.stream.enqueue(self._infer)
 
     def close(self) -> None:
         self.closed = True
+        for array in (self.image, *self.outputs.values()):
+            array.owner.close()  # type: ignore[attr-defined]
 
     def _infer(self) -> None:
         computed = OnnxRuntimeBackend.run(self._backend, self._names, host_view(self.image))
