@@ -6,12 +6,17 @@ import json
 from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
 from click.testing import CliRunner, Result
-from small_models import WEIGHTS, a_contract, red_and_blue
+from engine_headers import PLAN, a_header
+from onnx import TensorProto, helper
+from small_models import BIAS, WEIGHTS, a_contract, red_and_blue
 
 from gapcam.cli.main import main
-from gapcam.contract import Fidelity, HeadKind
+from gapcam.contract import METADATA_KEY, Fidelity, HeadKind, contract_to_json
+from gapcam.cuda.presence import presence
+from gapcam.engine_file import EngineTensor, write_engine
 
 
 def gapcam_inspect(*arguments: object) -> Result:
@@ -94,3 +99,117 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, content: bytes | None, mes
     assert done.exit_code == 3
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+# What this machine cannot run.
+
+WITHOUT_A_GPU = pytest.mark.skipif(bool(presence().devices), reason="there is a GPU here")
+
+
+def an_engine(path: Path, **changed: object) -> Path:
+    header = a_header(
+        metadata={METADATA_KEY: contract_to_json(a_contract((6, 8)))},
+        outputs=(
+            EngineTensor(name="logits", shape=(None, 2), dtype="float32"),
+            EngineTensor(name="features", shape=(None, 2, None, None), dtype="float16"),
+        ),
+        **changed,
+    )
+    write_engine(path, header, {"cam_weights": WEIGHTS, "cam_bias": BIAS}, PLAN)
+    return path
+
+
+@WITHOUT_A_GPU
+def test_an_engine_is_shown_without_its_gpu_with_all_that_its_header_says(tmp_path: Path) -> None:
+    done = gapcam_inspect(an_engine(tmp_path / "m.engine"))
+    assert done.exit_code == 0
+    shown = " ".join(done.stdout.split())
+    for text in (
+        "tensorrt 10.13.3.9, sm_87, linux-aarch64",
+        "by gapcam tests, on Orin with a driver for CUDA 12.6, from cat-Ä.onnx",
+        "ab" * 32,
+        "image 1 x 3 x 8 x 8 to 4 x 3 x 32 x 32, tuned for 2 x 3 x 8 x 16",
+        "asked for fp16; in the network 3 fp16, 1 fp32; in the engine 3 fp16, 1 fp32",
+        "affine, tapped at features",
+        "cam_weights [2, 2] float32",
+        "features [N, 2, N, N] float16",
+        "? x ? (height x width)",
+        "2; labels: red, blue",
+        "NOT RUN: device 'tensorrt' needs an NVIDIA GPU",
+    ):
+        assert text in shown, text
+
+
+@WITHOUT_A_GPU
+def test_json_of_an_engine_has_its_header_and_says_why_it_did_not_run(tmp_path: Path) -> None:
+    done = gapcam_inspect(an_engine(tmp_path / "m.engine"), "--json")
+    facts = json.loads(done.stdout)
+    assert (facts["identity"], facts["engine"], facts["map_size"]) == (None, None, [None, None])
+    assert facts["not_run"].startswith("device 'tensorrt' needs an NVIDIA GPU")
+    assert facts["build"]["runtime_version"] == "10.13.3.9"
+    assert facts["build"]["profiles"][0]["image"]["max"] == [4, 3, 32, 32]
+    assert "metadata" not in facts["build"]
+    assert [output["name"] for output in facts["outputs"]] == ["logits", "features", "cam_weights", "cam_bias"]
+
+
+@WITHOUT_A_GPU
+def test_an_engine_of_which_nothing_was_read_back_says_so(tmp_path: Path) -> None:
+    precision = msgspec.structs.replace(a_header().precision, engine={}, not_read="there is no GPU here")
+    path = an_engine(tmp_path / "m.engine", precision=precision, device="", cuda_driver=None, targets=("sm_80+",))
+    shown = " ".join(gapcam_inspect(path).stdout.split())
+    assert "in the engine not read back: there is no GPU here" in shown
+    assert "sm_80 and later" in shown
+    assert "by gapcam tests, without a GPU, from" in shown
+
+
+@WITHOUT_A_GPU
+def test_asked_for_a_device_an_engine_that_cannot_run_there_is_an_error(tmp_path: Path) -> None:
+    done = gapcam_inspect(an_engine(tmp_path / "m.engine"), "--device", "tensorrt")
+    assert done.exit_code == 6
+    assert "needs an NVIDIA GPU" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_damaged_engine_is_an_error_and_not_shown(tmp_path: Path) -> None:
+    path = an_engine(tmp_path / "m.engine")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    done = gapcam_inspect(path)
+    assert done.exit_code == 3
+    assert "checksum is wrong" in done.stderr
+
+
+def in_bfloat16(model: onnx.ModelProto) -> None:
+    """Compute something in bfloat16, which ONNX Runtime's CPU provider does not."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["half"], to=TensorProto.BFLOAT16),
+        helper.make_node("Abs", ["half"], ["positive"]),
+        helper.make_node("Cast", ["positive"], ["float"], to=TensorProto.FLOAT),
+    ]
+    rest = list(model.graph.node)
+    rest[0].input[0] = "float"
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+
+
+@WITHOUT_A_GPU
+def test_a_model_in_bfloat16_is_shown_on_a_cpu_unchecked(tmp_path: Path) -> None:
+    contract = msgspec.structs.replace(a_contract((6, 8)), precision="bf16")
+    path = red_and_blue(tmp_path / "m.onnx", contract=contract, change=in_bfloat16)
+    done = gapcam_inspect(path)
+    assert done.exit_code == 0
+    assert "computes in bfloat16, which ONNX Runtime does not on a CPU" in done.stdout
+    facts = json.loads(gapcam_inspect(path, "--json").stdout)
+    assert (facts["identity"], facts["build"], facts["map_size"], facts["classes"]) == (None, None, [6, 8], 2)
+    assert facts["inputs"] == [{"name": "image", "shape": [None, 3, 6, 8], "dtype": "float32"}]
+    assert gapcam_inspect(path, "--device", "cpu").exit_code == 3
+
+
+def test_a_broken_model_that_says_bfloat16_is_still_an_error(tmp_path: Path) -> None:
+    contract = msgspec.structs.replace(a_contract((6, 8)), precision="bf16")
+    path = red_and_blue(tmp_path / "m.onnx", contract=contract, change=in_bfloat16)
+    path.write_bytes(b"\x00" + path.read_bytes())
+    done = gapcam_inspect(path)
+    assert done.exit_code == 3
+    assert "is not an ONNX model" in done.stderr

@@ -345,9 +345,11 @@ class _Worker:
     def run(self, outputs: Sequence[str], image: Array) -> dict[str, Array]:
         """Those outputs of an inference."""
         name, stream = self._backend.image.name, self._stream
+        if image.dtype != self._dtypes[name]:
+            raise BackendError(f"the image is {image.dtype}, and the engine takes {self._dtypes[name]}")
         execution = self._execution(tuple(image.shape))
         source = self._host(name, image.shape)
-        np.copyto(source, image, casting="no")
+        np.copyto(source, image)
         self._driver.upload(source, self._memory[name].pointer, stream)
         execution.launch()
         targets = {output: self._host(output, execution.shapes[output]) for output in outputs}
