@@ -169,8 +169,8 @@ def _rows(header: EngineHeader) -> dict[str, str]:
         "runs on": targets,
         "input": "\n".join(shapes or [f"{tensor.name} {_shape(tensor.shape)}" for tensor in header.inputs]),
         "outputs": "\n".join(f"{tensor.name} {_shape(tensor.shape)} {tensor.dtype}" for tensor in header.outputs),
-        "layers asked for": _counts(precision.network),
-        "layers read back": _counts(precision.engine) if precision.engine else f"not read back: {precision.not_read}",
+        "layers parsed": _counts(precision.network),
+        "layers built": _counts(precision.engine) if precision.engine else f"not read back: {precision.not_read}",
     }
 
 
