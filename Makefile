@@ -56,6 +56,10 @@ test-gpu: $(VENV)/.dev ## run the tests that need a GPU; what the machine lacks 
 .PHONY: bench-gpu
 bench-gpu: $(VENV)/.demo $(VENV)/.dev ## measure whatever the GPU offers, into benchmarks/results (GPU_ARGS="--quick")
 	@$(SAY) 'measure the GPU'
+	@# Where there is a GPU, on the demo's model.
+	@[ -e out/demo/model.onnx ] || \
+		$(PY) -c 'import sys; from gapcam.cuda.presence import presence; sys.exit(not presence().problem)' || \
+		$(PY) -m gapcam_export.demo --output out/demo
 	@$(PY) -m gapcam_bench.gpu $(GPU_ARGS)
 
 .PHONY: models

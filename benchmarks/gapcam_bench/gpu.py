@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import msgspec
@@ -27,13 +28,13 @@ from gapcam.cuda.kernel_cache import load_kernels
 from gapcam.cuda.open_driver import DriverName, open_driver
 from gapcam.errors import BackendError, ExitCode, GapcamError
 from gapcam_bench.gpu_clock import HOLD_BYTES, DeviceClock
+from gapcam_bench.gpu_engines import Way, ways
 from gapcam_bench.gpu_environment import Gpu, file_name, gpu_environment
 from gapcam_bench.gpu_figures import Figures, GpuBench, Target, figures_of
 from gapcam_bench.gpu_inference import BARE, EXPLAINED, ON_HOST, added_to_inference
 from gapcam_bench.gpu_kernels import INPUT_SIZE, CamShape, Case, Workshop
 
 DRIVERS: tuple[DriverName, ...] = ("cuda-core", "pycuda")
-DEVICES = ("cuda", "tensorrt", "tensorrt-rtx")
 DEFAULT_MODEL = Path("out/demo/model.onnx")
 RESULTS = Path("benchmarks/results")
 
@@ -148,13 +149,19 @@ def _measured(case: Case, clock: DeviceClock, driver: Driver, extent: Extent, ra
         )
 
 
-def measure_inference(backend: DeviceBackend, model: Path, device: str, extent: Extent) -> tuple[list[Figures], float]:
-    """A model's inference with and without maps and overlay, and the ratio of the two. The backend is closed."""
+def measure_inference(backend: DeviceBackend, what: str, extent: Extent) -> tuple[list[Figures], float]:
+    """A model's inference with and without maps and overlay, and the ratio of the two. The backend is closed.
+
+    Args:
+        backend: a loaded model.
+        what: how figures call it.
+        extent: how much.
+    """
     (name, (height, width)) = next(iter(extent.frames.items()))
     with backend.driver.active():
         kernels = load_kernels(backend.driver)
         workshop = Workshop(backend.driver, kernels, sample_bytes=extent.sample_bytes)
-        with gapcam.Session(backend, name=model.name, post="cuda", kernels=kernels) as session:
+        with gapcam.Session(backend, name=what, post="cuda", kernels=kernels) as session:
             measured, graphs, checks = added_to_inference(
                 session,
                 backend,
@@ -166,7 +173,7 @@ def measure_inference(backend: DeviceBackend, model: Path, device: str, extent: 
     how = "graph" if graphs else "step by step"
     figures = [
         figures_of(
-            f"{step} bgr {name} {model.name} on {device} ({how})",
+            f"{step} ({how}), bgr {name}, {what}",
             latency,
             driver=backend.engine,
             how="wall",
@@ -221,17 +228,19 @@ def bench(drivers: Sequence[Driver], extent: Extent, models: Sequence[Path], *, 
     added: dict[str, float] = {}
     if not models:
         lacking["inference"] = "no model was given, and there is no out/demo/model.onnx; make demo writes it"
-    for model in models:
-        for device in DEVICES:
-            label = f"{model.name} on {device}"
-            say(label)
-            try:
-                measured, ratio = _on(model, device, extent)
-            except GapcamError as error:
-                lacking[label] = " ".join(str(error).split())
-                continue
-            figures += measured
-            added[label] = ratio
+    with TemporaryDirectory() as folder:
+        for model in models:
+            for way in ways(model, Path(folder), say):
+                say(way.name)
+                try:
+                    measured, ratio = _on(way, extent)
+                except GapcamError as error:
+                    lacking[way.name] = " ".join(str(error).split())
+                except Exception as error:  # noqa: BLE001 - whatever an engine raises, what was measured is kept
+                    lacking[way.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                else:
+                    figures += measured
+                    added[way.name] = ratio
     assert gpu is not None  # noqa: S101 - there is at least one driver
     return GpuBench(
         gpu=gpu,
@@ -245,14 +254,15 @@ def bench(drivers: Sequence[Driver], extent: Extent, models: Sequence[Path], *, 
     )
 
 
-def _on(model: Path, device: str, extent: Extent) -> tuple[list[Figures], float]:
+def _on(way: Way, extent: Extent) -> tuple[list[Figures], float]:
     from gapcam.devices import open_backend  # here, because it may need what is not installed
 
-    backend = open_backend(model, device=device)
+    path, device = way.open()
+    backend = open_backend(path, device=device)
     if not isinstance(backend, DeviceBackend):
         backend.close()
         raise BackendError(f"{backend.engine} does not leave its outputs on the device")
-    return measure_inference(backend, model, device, extent)
+    return measure_inference(backend, way.name, extent)
 
 
 def lines_of(found: GpuBench) -> Iterator[str]:

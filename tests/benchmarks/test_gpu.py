@@ -118,11 +118,11 @@ def test_memory_is_given_back(driver: HostDriver) -> None:
 
 def test_an_inference_is_measured_with_and_without_maps_and_overlay(driver: HostDriver, tiny_model: Path) -> None:
     backend = HostDeviceBackend(tiny_model, driver)
-    figures, ratio = measure_inference(backend, tiny_model, "cuda", TINY)
+    figures, ratio = measure_inference(backend, "a model", TINY)
     assert backend.closed
     how = "graph" if driver.has_graphs else "step by step"
     assert [one.name for one in figures] == [
-        f"{step} bgr tiny tiny.onnx on cuda ({how})"
+        f"{step} ({how}), bgr tiny, a model"
         for step in (
             "inference",
             "inference, cam, overlay",
@@ -140,12 +140,15 @@ def test_an_inference_is_measured_with_and_without_maps_and_overlay(driver: Host
     assert ratio > 0
 
 
-def test_a_model_that_no_device_runs_is_lacking_by_name(library: Path, tiny_model: Path) -> None:
+def test_every_way_to_run_a_model_that_is_lacking_is_named(library: Path, tiny_model: Path) -> None:
     if presence().devices:
         pytest.skip("there is a GPU here")
     found = bench([HostDriver(library)], LITTLE, [tiny_model], quick=True, say=lambda _: None)
-    assert list(found.lacking) == [f"tiny.onnx on {device}" for device in ("cuda", "tensorrt", "tensorrt-rtx")]
-    assert all("NVIDIA" in why for why in found.lacking.values())
+    titles = ("CUDA", "TensorRT", "TensorRT-RTX")
+    providers = [f"tiny.onnx by ONNX Runtime's {title} provider" for title in titles]
+    engines = [f"tiny.onnx as an engine of {title}" for title in titles[1:]]
+    assert list(found.lacking) == [*providers, *engines]
+    assert all("NVIDIA" in found.lacking[name] for name in providers)
 
 
 def test_a_case_without_enough_memory_is_lacking_and_the_rest_is_measured(library: Path) -> None:
