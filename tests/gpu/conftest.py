@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode finds no helpers beside the tests
+# pytest's importlib mode finds no helpers beside the tests
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1] / "runtime" / "cuda"))
 
 import pytest
 from gpu_machine import cubin, need_device, need_pycuda

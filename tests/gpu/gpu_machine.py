@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cuda.core import Program, ProgramOptions
 
+from gapcam.cuda.driver import Driver
 from gapcam.cuda.presence import presence
 
 KERNELS = Path(__file__).parent / "driver_kernels.cu"
@@ -17,6 +18,11 @@ def need_device() -> None:
     """Skip the test where there is no CUDA device."""
     if presence().problem:
         pytest.skip(f"no CUDA device: {presence().problem}")
+
+
+def is_host(driver: Driver) -> bool:
+    """Whether it is the libcuda of host_cuda/, which other libraries than the drivers' cannot use."""
+    return "not a GPU" in driver.device_name
 
 
 def need_pycuda() -> None:
