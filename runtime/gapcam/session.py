@@ -23,7 +23,8 @@ from gapcam.result import Result
 if TYPE_CHECKING:
     from gapcam.cuda.device_path import DevicePath
     from gapcam.cuda.driver import Module
-    from gapcam.cuda.frame_graph import FrameGraph, Output
+    from gapcam.cuda.frame_graph import FrameGraph
+    from gapcam.cuda.frame_work import Output
 
 Post: TypeAlias = Literal["auto", "numpy", "cuda"]
 

@@ -19,8 +19,9 @@ from gapcam.cuda.device_model import DeviceModel
 from gapcam.cuda.device_result import DeviceResult
 from gapcam.cuda.driver import Module
 from gapcam.cuda.frame_copy import empty_frame
-from gapcam.cuda.frame_graph import FrameGraph, Output
+from gapcam.cuda.frame_graph import FrameGraph
 from gapcam.cuda.frame_input import FrameInput, checked_input
+from gapcam.cuda.frame_work import Output
 from gapcam.cuda.inference_lane import InferenceLane, part_of_batch
 from gapcam.cuda.lending_pool import LendingPool
 from gapcam.cuda.look import Look
