@@ -604,12 +604,7 @@ extern "C" __global__ void __launch_bounds__(kCamThreads, 4) cam(
 
 constexpr int kTileWords = 32, kTileRows = 32, kTileThreadRows = 8, kRowsEach = kTileRows / kTileThreadRows;
 constexpr int kTileThreads = kTileWords * kTileThreadRows;
-// Blocks on a multiprocessor at a time: 48 registers, and 20 KB of the frame on their way. Turing holds no more than 4.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-constexpr int kTileBlocks = 4;
-#else
-constexpr int kTileBlocks = 5;
-#endif
+constexpr int kTileBlocks = 4;  // on a multiprocessor at a time: 64 registers, and 16 KB of the frame on their way
 constexpr int kLevelSteps = 256;
 
 // For each row of the frame that the network saw: the map's two rows above and below each of the two level rows.
@@ -718,17 +713,26 @@ __device__ __forceinline__ unsigned level_of_pixel(const unsigned *row, Taps tap
     return (row[taps.place] * taps.first + row[taps.place + 1] * taps.second + (1u << 15)) >> 16;
 }
 
+// A constant that the compiler takes for a variable: a byte permutation then has it in a register, and its selector, of
+// which there are four, in the instruction.
+__device__ __forceinline__ unsigned in_register(unsigned value) {
+#ifndef GAPCAM_HOST
+    asm("" : "+r"(value));
+#endif
+    return value;
+}
+
 // Four times alpha * colour + (1 - alpha) * frame, in float and rounded to nearest even as cv2.addWeighted does. Bytes
 // become floats, and the results bytes, as the low bits of a float between 2^23 and 2^24: a permutation and an
 // addition, where conversions have a quarter of the rate or less.
 __device__ __forceinline__ unsigned blend_4_bytes(unsigned frame, unsigned colors, float alpha, float beta) {
     constexpr float kBase = 8388608.0f;
-    constexpr unsigned kBaseBits = 0x4B000000u;
+    const unsigned base = in_register(0x4B000000u);
     unsigned bytes[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        const float of_frame = __uint_as_float(__byte_perm(frame, kBaseBits, 0x7540u + i));
-        const float of_color = __uint_as_float(__byte_perm(colors, kBaseBits, 0x7540u + i));
+        const float of_frame = __uint_as_float(__byte_perm(frame, base, 0x7540u + i));
+        const float of_color = __uint_as_float(__byte_perm(colors, base, 0x7540u + i));
         const float kept = __fmaf_rn(of_frame, beta, -kBase * beta);  // the product alone, rounded once
         bytes[i] = __float_as_uint(__fadd_rn(__fmaf_rn(__fsub_rn(of_color, kBase), alpha, kept), kBase));
     }
@@ -746,49 +750,42 @@ __device__ __forceinline__ unsigned blend_4_bytes_by_heat(unsigned frame, unsign
     return blended;
 }
 
-// Four bytes of a row. `words`: the row and its pitch are aligned to 4 bytes, and so is the offset. What lies past the
-// row's end is not touched, and read as 0.
-__device__ __forceinline__ unsigned load_word(const u8 *row, int offset, int row_bytes, bool words) {
-    if (words && offset + 4 <= row_bytes) return *reinterpret_cast<const unsigned *>(row + offset);
-    unsigned bytes = 0;
-    for (int i = 0; i < 4; ++i)
-        if (offset + i < row_bytes) bytes |= static_cast<unsigned>(row[offset + i]) << 8 * i;
-    return bytes;
-}
-__device__ __forceinline__ void store_word(u8 *row, int offset, int row_bytes, bool words, unsigned bytes) {
-    if (words && offset + 4 <= row_bytes) {
-        *reinterpret_cast<unsigned *>(row + offset) = bytes;
-        return;
-    }
-    for (int i = 0; i < 4; ++i)
-        if (offset + i < row_bytes) row[offset + i] = static_cast<u8>(bytes >> 8 * i);
-}
-
-// How much of the map covers the frame. Without a frame the colours stand alone: alpha is 1, beta 0.
-struct Cover {
-    float alpha, beta;
-    bool by_heat;
-
-    // `keeps` is used by heat only; bytes out of `mask` stay the frame's.
-    __device__ unsigned operator()(unsigned frame, unsigned colors, unsigned keeps, unsigned mask) const {
-        const unsigned blended =
-            by_heat ? blend_4_bytes_by_heat(frame, colors, keeps) : blend_4_bytes(frame, colors, alpha, beta);
-        return (blended & mask) | (frame & ~mask);
-    }
-};
-
 // What a kernel gets of a plane.
 struct Plane {
-    const u8 *frame;  // or null; may be `out`
+    const u8 *frame;  // or null: the colours stand alone, with alpha 1 and beta 0; may be `out`
     int frame_pitch;
     u8 *out;
     int out_pitch;
+};
 
-    __device__ unsigned load(int row, int offset, int row_bytes, bool words) const {
-        return frame ? load_word(frame + static_cast<long long>(row) * frame_pitch, offset, row_bytes, words) : 0;
+// A column of words of a plane. What lies past the row's end is not touched, and read as 0.
+struct WordColumn {
+    const u8 *frame;
+    u8 *out;
+    int frame_pitch, out_pitch;
+    int bytes;  // of the word: 4, or less at the row's end
+    bool whole;  // it can be read and written as a word
+
+    __device__ static WordColumn of_plane(const Plane &plane, int offset, int row_bytes, bool aligned) {
+        return WordColumn{
+            plane.frame ? plane.frame + offset : nullptr, plane.out + offset, plane.frame_pitch, plane.out_pitch,
+            row_bytes - offset, aligned && offset + 4 <= row_bytes
+        };
     }
-    __device__ void store(int row, int offset, int row_bytes, bool words, unsigned bytes) const {
-        store_word(out + static_cast<long long>(row) * out_pitch, offset, row_bytes, words, bytes);
+    __device__ __forceinline__ unsigned load(int row) const {
+        if (!frame) return 0;
+        const u8 *at = frame + static_cast<long long>(row) * frame_pitch;
+        return whole ? *reinterpret_cast<const unsigned *>(at) : load_bytes(at, bytes);
+    }
+    template <bool kWhole>
+    __device__ __forceinline__ void store(int row, unsigned word) const {
+        u8 *at = out + static_cast<long long>(row) * out_pitch;
+        if constexpr (kWhole) {
+            *reinterpret_cast<unsigned *>(at) = word;
+        } else {
+            for (int i = 0; i < 4; ++i)
+                if (i < bytes) at[i] = static_cast<u8>(word >> 8 * i);
+        }
     }
 };
 
@@ -798,22 +795,49 @@ struct OverlayWork {
     int map_width, map_height, method;
     Normalizer fixed;  // of kFixed
     const unsigned *palette;
-    Cover cover;
+    float alpha, beta;
+    bool by_heat;
     const RowTap *row_taps;  // of the seen rows
     const int *columns;      // of the seen columns: 512 times the level column, plus the step
     const LevelColumn *level_columns;
     Seen seen;
     int width, height, tile_rows, stride;
-    bool words;    // whether pointers and pitches are multiples of 4
+    bool aligned;         // pointers and pitches are multiples of 4
     Plane plane, chroma;  // the second one of NV12 only
+
+    // `keeps` is used by heat only; bytes out of `mask` stay the frame's.
+    template <bool kByHeat>
+    __device__ __forceinline__ unsigned cover(unsigned frame, unsigned colors, unsigned keeps, unsigned mask) const {
+        const unsigned blended =
+            kByHeat ? blend_4_bytes_by_heat(frame, colors, keeps) : blend_4_bytes(frame, colors, alpha, beta);
+        return (blended & mask) | (frame & ~mask);
+    }
 };
+
+// Calls draw(whole, by_heat) with both as constants, so that the rows are drawn without asking.
+template <bool kValue>
+struct Constant {
+    static constexpr bool value = kValue;
+};
+template <class Draw>
+__device__ __forceinline__ void with_constants(bool whole, bool by_heat, Draw draw) {
+    if (whole && by_heat)
+        draw(Constant<true>(), Constant<true>());
+    else if (whole)
+        draw(Constant<true>(), Constant<false>());
+    else if (by_heat)
+        draw(Constant<false>(), Constant<true>());
+    else
+        draw(Constant<false>(), Constant<false>());
+}
 
 // Puts the tile's rows of levels into shared memory, [tile_rows][stride], and the palette. Lanes lie along the rows
 // here, so that a row's taps are read once.
 __device__ __forceinline__ void stage_levels(
     const OverlayWork &work, int top, LevelWindow window, unsigned *levels, unsigned *palette
 ) {
-    const int lane = threadIdx.x, row = top + lane;
+    const int lane = threadIdx.x, row = top + lane, self = threadIdx.y * kTileWords + lane;
+    const unsigned color = work.palette[self];
     const bool has_row = work.seen.has_row(row);
     if (lane < work.tile_rows) {
         const RowTap taps = has_row ? work.row_taps[row - work.seen.y] : RowTap{0, 0, 0, 0};
@@ -832,8 +856,7 @@ __device__ __forceinline__ void stage_levels(
             levels[lane * work.stride + i] = blended;
         }
     }
-    const int self = threadIdx.y * kTileWords + lane;
-    palette[self] = work.palette[self];
+    palette[self] = color;
     __syncthreads();
 }
 
@@ -845,64 +868,65 @@ __device__ __forceinline__ void overlay_packed(const OverlayWork &work, unsigned
     const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, row_bytes = work.width * kBytes;
     const int offset = first_byte + threadIdx.x * 4, pixel = offset / kBytes, skipped = offset - pixel * kBytes;
     const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
+    const WordColumn words = WordColumn::of_plane(work.plane, offset, row_bytes, work.aligned);
     unsigned frame[kRowsEach];
 #pragma unroll
     for (int i = 0; i < kRowsEach; ++i) {
         const int row = threadIdx.y + i * kTileThreadRows;
-        frame[i] = row < rows && offset < row_bytes ? work.plane.load(top + row, offset, row_bytes, work.words) : 0;
+        frame[i] = row < rows && words.bytes > 0 ? words.load(top + row) : 0;
     }
     const LevelWindow window = window_of_tile(
         first_byte / kBytes, (first_byte + kTileWords * 4 - 1) / kBytes, work.seen, work.columns, 9
     );
-    stage_levels(work, top, window, levels, palette);
-    if (offset >= row_bytes) return;
-
     const Taps first = taps_of_pixel(pixel, work.seen, work.columns, window);
-    Taps second = {0, 0, 0};
+    const Taps second = kHasAlpha ? first : taps_of_pixel(pixel + 1, work.seen, work.columns, window);
+    stage_levels(work, top, window, levels, palette);
+    if (words.bytes <= 0) return;
+
     unsigned mask, order = 0x3210, keeps_order = 0x3333;
     if (kHasAlpha) {
         mask = work.seen.has_column(pixel) ? 0xFFFFFFu : 0;  // the frame's alpha stays
     } else {
-        second = taps_of_pixel(pixel + 1, work.seen, work.columns, window);
         order = skipped == 0 ? 0x4210 : skipped == 1 ? 0x5421 : 0x6542;
         keeps_order = skipped == 0 ? 0x7333 : skipped == 1 ? 0x7733 : 0x7773;
         const unsigned of_first = 0xFFFFFFu >> 8 * skipped;
         mask = (work.seen.has_column(pixel) ? of_first : 0) | (work.seen.has_column(pixel + 1) ? ~of_first : 0);
     }
+    int seen_top = work.seen.y - top, seen_rows = work.seen.height;
+    if (!work.plane.frame) mask = ~0u, seen_top = 0, seen_rows = rows;
+
+    with_constants(words.whole, work.by_heat, [&](auto whole, auto by_heat) {
 #pragma unroll
-    for (int i = 0; i < kRowsEach; ++i) {
-        const int row = threadIdx.y + i * kTileThreadRows;
-        if (row >= rows) return;
-        const unsigned *level_row = levels + row * work.stride;
-        const unsigned color = palette[level_of_pixel(level_row, first)];
-        const unsigned next = kHasAlpha ? 0 : palette[level_of_pixel(level_row, second)];
-        const unsigned row_mask = !work.plane.frame ? ~0u : work.seen.has_row(top + row) ? mask : 0;
-        const unsigned covered =
-            work.cover(frame[i], __byte_perm(color, next, order), __byte_perm(color, next, keeps_order), row_mask);
-        work.plane.store(top + row, offset, row_bytes, work.words, covered);
-    }
+        for (int i = 0; i < kRowsEach; ++i) {
+            const int row = threadIdx.y + i * kTileThreadRows;
+            if (row >= rows) return;
+            const unsigned *level_row = levels + row * work.stride;
+            const unsigned color = palette[level_of_pixel(level_row, first)];
+            const unsigned next = kHasAlpha ? 0 : palette[level_of_pixel(level_row, second)];
+            const unsigned colors = __byte_perm(color, next, order), keeps = __byte_perm(color, next, keeps_order);
+            const bool is_seen = static_cast<unsigned>(row - seen_top) < static_cast<unsigned>(seen_rows);
+            const unsigned covered = work.cover<by_heat.value>(frame[i], colors, keeps, is_seen ? mask : 0);
+            words.store<whole.value>(top + row, covered);
+        }
+    });
 }
 
 // NV12: a thread has a word of luma, four pixels, in kRowsEach rows, two by two, and the word of chroma of each two.
 // A pair of chroma has the mean level of its four pixels, and is blended where the network saw all four.
 __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned *levels, unsigned *palette) {
-    const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, row_bytes = work.width;
-    const int offset = first_byte + threadIdx.x * 4;
+    const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, offset = first_byte + threadIdx.x * 4;
     const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
+    const WordColumn luma = WordColumn::of_plane(work.plane, offset, work.width, work.aligned);
+    const WordColumn chroma = WordColumn::of_plane(work.chroma, offset, work.width, work.aligned);
     unsigned frame[kRowsEach], frame_chroma[kRowsEach / 2];
 #pragma unroll
     for (int i = 0; i < kRowsEach; ++i) {
         const int row = 2 * (threadIdx.y + i / 2 * kTileThreadRows) + i % 2;
-        const bool has_row = offset < row_bytes && row < rows;
-        frame[i] = has_row ? work.plane.load(top + row, offset, row_bytes, work.words) : 0;
-        if (i % 2 == 0)
-            frame_chroma[i / 2] = has_row ? work.chroma.load((top + row) / 2, offset, row_bytes, work.words) : 0;
+        const bool has_row = luma.bytes > 0 && row < rows;
+        frame[i] = has_row ? luma.load(top + row) : 0;
+        if (i % 2 == 0) frame_chroma[i / 2] = has_row ? chroma.load((top + row) / 2) : 0;
     }
-    const LevelWindow window =
-        window_of_tile(first_byte, first_byte + kTileWords * 4 - 1, work.seen, work.columns, 9);
-    stage_levels(work, top, window, levels, palette);
-    if (offset >= row_bytes) return;
-
+    const LevelWindow window = window_of_tile(first_byte, first_byte + kTileWords * 4 - 1, work.seen, work.columns, 9);
     Taps taps[4];
     unsigned mask = 0;
 #pragma unroll
@@ -910,40 +934,50 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned
         taps[i] = taps_of_pixel(offset + i, work.seen, work.columns, window);
         if (work.seen.has_column(offset + i)) mask |= 255u << 8 * i;
     }
+    stage_levels(work, top, window, levels, palette);
+    if (luma.bytes <= 0) return;
+
     unsigned chroma_mask = mask & mask >> 8 & 0x00FF00FFu;
     chroma_mask |= chroma_mask << 8;
+    int seen_top = work.seen.y - top, seen_rows = work.seen.height;
+    if (!work.plane.frame) mask = chroma_mask = ~0u, seen_top = 0, seen_rows = rows;
+
+    with_constants(luma.whole, work.by_heat, [&](auto whole, auto by_heat) {
 #pragma unroll
-    for (int i = 0; i < kRowsEach; i += 2) {
-        const int upper = 2 * (threadIdx.y + i / 2 * kTileThreadRows);
-        if (upper >= rows) return;
-        unsigned left = 2, right = 2, seen_rows = ~0u;  // sums of four levels, to be rounded
+        for (int i = 0; i < kRowsEach; i += 2) {
+            const int upper = 2 * (threadIdx.y + i / 2 * kTileThreadRows);
+            if (upper >= rows) return;
+            unsigned left = 2, right = 2, both = ~0u;  // sums of four levels, to be rounded
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-            const unsigned *level_row = levels + (upper + j) * work.stride;
-            unsigned colors[4];
+            for (int j = 0; j < 2; ++j) {
+                const int row = upper + j;
+                const unsigned *level_row = levels + row * work.stride;
+                unsigned colors[4];
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                const unsigned level = level_of_pixel(level_row, taps[k]);
-                colors[k] = palette[level];
-                (k < 2 ? left : right) += level;
+                for (int k = 0; k < 4; ++k) {
+                    const unsigned level = level_of_pixel(level_row, taps[k]);
+                    colors[k] = palette[level];
+                    (k < 2 ? left : right) += level;
+                }
+                const unsigned first = __byte_perm(colors[0], colors[1], 0x7340);  // Y, Y, keep, keep
+                const unsigned second = __byte_perm(colors[2], colors[3], 0x7340);
+                const bool is_seen = static_cast<unsigned>(row - seen_top) < static_cast<unsigned>(seen_rows);
+                const unsigned row_mask = is_seen ? ~0u : 0;
+                both &= row_mask;
+                const unsigned covered = work.cover<by_heat.value>(
+                    frame[i + j], __byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632),
+                    row_mask & mask
+                );
+                luma.store<whole.value>(top + row, covered);
             }
-            const unsigned first = __byte_perm(colors[0], colors[1], 0x7340);  // Y, Y, keep, keep
-            const unsigned second = __byte_perm(colors[2], colors[3], 0x7340);
-            const unsigned row_mask = !work.plane.frame || work.seen.has_row(top + upper + j) ? ~0u : 0;
-            seen_rows &= row_mask;
-            const unsigned covered = work.cover(
-                frame[i + j], __byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632),
-                work.plane.frame ? row_mask & mask : ~0u
+            const unsigned first = palette[left / 4], second = palette[right / 4];
+            const unsigned covered = work.cover<by_heat.value>(
+                frame_chroma[i / 2], __byte_perm(first, second, 0x6521), __byte_perm(first, second, 0x7733),
+                both & chroma_mask
             );
-            work.plane.store(top + upper + j, offset, row_bytes, work.words, covered);
+            chroma.store<whole.value>((top + upper) / 2, covered);
         }
-        const unsigned first = palette[left / 4], second = palette[right / 4];
-        const unsigned covered = work.cover(
-            frame_chroma[i / 2], __byte_perm(first, second, 0x6521), __byte_perm(first, second, 0x7733),
-            work.plane.frame ? seen_rows & chroma_mask : ~0u
-        );
-        work.chroma.store((top + upper) / 2, offset, row_bytes, work.words, covered);
-    }
+    });
 }
 
 // A grid of (words of a row / kTileWords, height / tile_rows) blocks of (kTileWords, kTileThreadRows) threads, with
@@ -953,14 +987,14 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned
         float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const unsigned *palette,         \
         float alpha, float beta, int by_heat, const RowTap *row_taps, const int *columns,                              \
         const LevelColumn *level_columns, int seen_x, int seen_y, int seen_width, int seen_height, int width,          \
-        int height, int tile_rows, int stride, int words, const u8 *frame, int frame_pitch, u8 *out, int out_pitch,    \
+        int height, int tile_rows, int stride, int aligned, const u8 *frame, int frame_pitch, u8 *out, int out_pitch,  \
         const u8 *frame_chroma, int frame_chroma_pitch, u8 *out_chroma, int out_chroma_pitch
 #define OVERLAY_WORK                                                                                                   \
     OverlayWork {                                                                                                      \
         map, extremes, map_width, map_height, method,                                                                  \
             Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}, palette,                     \
-            Cover{alpha, beta, by_heat != 0}, row_taps, columns, level_columns,                                        \
-            Seen{seen_x, seen_y, seen_width, seen_height}, width, height, tile_rows, stride, words != 0,               \
+            alpha, beta, by_heat != 0, row_taps, columns, level_columns,                                               \
+            Seen{seen_x, seen_y, seen_width, seen_height}, width, height, tile_rows, stride, aligned != 0,            \
             Plane{frame, frame_pitch, out, out_pitch}, Plane {                                                         \
             frame_chroma, frame_chroma_pitch, out_chroma, out_chroma_pitch                                             \
         }                                                                                                              \
