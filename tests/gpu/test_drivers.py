@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gapcam.cuda.driver import Driver, Memory, Module, Stream
 from gapcam.cuda.open_driver import open_driver
+from gapcam.cuda.presence import presence
 from gapcam.errors import BackendError
 
 RANDOM = np.random.default_rng(5)
@@ -324,6 +325,36 @@ def test_a_driver_leaves_the_threads_contexts_as_they_were(driver: Driver) -> No
 
     in_thread(elsewhere)
     assert found == [0, 0, inside, 0]
+
+
+def test_each_device_has_its_own_context(driver: Driver, compiled: dict[str, bytes]) -> None:
+    if presence().devices < 2:
+        pytest.skip("there is one CUDA device; this needs two")
+    opened: list[Driver] = []
+    # PyCUDA would take the context that is current here
+    in_thread(lambda: opened.append(open_driver("pycuda" if driver.name.startswith("PyCUDA") else "cuda-core", 1)))
+    (second,) = opened
+    assert second.device == 1
+
+    def work() -> None:
+        with second.active():
+            assert int(cu.cuCtxGetDevice()[1]) == 1
+            stream = second.stream()
+            source = bytes_of(1000)
+            memory = on_device(second, source, stream)
+            event = second.event(timing=True)
+            event.record(stream)
+            assert np.array_equal(read(second, memory.pointer, 1000, stream), source)
+            function = second.load(compiled.setdefault(second.architecture, cubin(second.architecture))).function(
+                "fill"
+            )
+            arguments = [np.uint64(memory.pointer), np.int32(9), np.int32(250)]
+            second.launch(function, (1, 1, 1), (256, 1, 1), arguments, stream)
+            assert (read(second, memory.pointer, 250, stream, np.int32) == 9).all()
+
+    work()
+    in_thread(work)
+    assert int(cu.cuCtxGetDevice()[1]) == 0
 
 
 def test_each_thread_works_on_its_own_stream(driver: Driver, kernels: Module) -> None:

@@ -14,6 +14,7 @@ from gpu_machine import cubin, need_device, need_pycuda
 from gapcam.cuda.device_array import as_device_array
 from gapcam.cuda.driver import Driver
 from gapcam.cuda.open_driver import open_driver
+from gapcam.cuda.presence import presence
 from gapcam.errors import BackendError
 
 
@@ -116,6 +117,14 @@ def test_what_outlives_the_apps_context_is_let_go_in_silence(capfd: pytest.Captu
     assert capfd.readouterr().err == ""
     with pytest.raises(BackendError, match="make the app's context current"), driver.active():
         pass
+
+
+@pytest.mark.usefixtures("context")
+def test_a_context_of_another_device_is_refused() -> None:
+    if presence().devices < 2:
+        pytest.skip("there is one CUDA device; this needs two")
+    with pytest.raises(BackendError, match="not of device 1"):
+        open_driver("auto", 1)
 
 
 def test_without_a_context_it_is_the_primary_one() -> None:

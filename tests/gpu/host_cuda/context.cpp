@@ -13,13 +13,20 @@ namespace {
 
 uint64_t last_handle = 0x10000;
 Handles<Context, CUcontext> contexts;
-std::shared_ptr<Context> primary;
-int primary_uses = 0;
+struct Primary {
+    std::shared_ptr<Context> context;
+    int uses = 0;
+};
+
+std::map<CUdevice, Primary> primaries;
 thread_local std::vector<CUcontext> stack;
 
-std::shared_ptr<Context> make_context(bool is_primary, unsigned flags) {
+int device_count() { return environment_number("GAPCAM_HOST_CUDA_DEVICES", 1); }
+
+std::shared_ptr<Context> make_context(bool is_primary, CUdevice device, unsigned flags) {
     auto context = std::make_shared<Context>();
     context->primary = is_primary;
+    context->device = device;
     context->flags = flags;
     context->handle = contexts.add(context);
     return context;
@@ -48,7 +55,7 @@ std::shared_ptr<Context> current_context() {
     return context;
 }
 
-void require_device(CUdevice device) { require(device == 0, CUDA_ERROR_INVALID_DEVICE); }
+void require_device(CUdevice device) { require(device >= 0 && device < device_count(), CUDA_ERROR_INVALID_DEVICE); }
 
 int device_attribute(CUdevice_attribute attribute) {
     switch (attribute) {
@@ -100,13 +107,13 @@ CUresult cuDriverGetVersion(int* version) {
 }
 
 CUresult cuDeviceGetCount(int* count) {
-    return call([&] { *count = 1; });
+    return call([&] { *count = device_count(); });
 }
 
 CUresult cuDeviceGet(CUdevice* device, int number) {
     return call([&] {
-        require(number == 0, CUDA_ERROR_INVALID_DEVICE);
-        *device = 0;
+        require_device(number);
+        *device = number;
     });
 }
 
@@ -159,19 +166,21 @@ CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice device) {
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
     return call([&] {
         require_device(device);
-        if (!primary) primary = make_context(true, 0);
-        primary_uses++;
-        *context = primary->handle;
+        auto& primary = primaries[device];
+        if (!primary.context) primary.context = make_context(true, device, 0);
+        primary.uses++;
+        *context = primary.context->handle;
     });
 }
 
 CUresult cuDevicePrimaryCtxRelease(CUdevice device) {
     return call([&] {
         require_device(device);
-        require(primary_uses > 0, CUDA_ERROR_INVALID_CONTEXT);
-        if (--primary_uses == 0) {
-            destroy(primary);
-            primary = nullptr;
+        auto& primary = primaries[device];
+        require(primary.uses > 0, CUDA_ERROR_INVALID_CONTEXT);
+        if (--primary.uses == 0) {
+            destroy(primary.context);
+            primary.context = nullptr;
         }
     });
 }
@@ -180,7 +189,7 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned* flags, int* activ
     return call([&] {
         require_device(device);
         *flags = 0;
-        *active = primary != nullptr;
+        *active = primaries[device].context != nullptr;
     });
 }
 
@@ -188,7 +197,7 @@ CUresult cuCtxCreate(CUcontext* context, CUctxCreateParams* parameters, unsigned
     return call([&] {
         require_device(device);
         require(!parameters, CUDA_ERROR_NOT_SUPPORTED);
-        *context = make_context(false, flags)->handle;
+        *context = make_context(false, device, flags)->handle;
         stack.push_back(*context);
     });
 }
@@ -233,10 +242,7 @@ CUresult cuCtxGetCurrent(CUcontext* handle) {
 }
 
 CUresult cuCtxGetDevice(CUdevice* device) {
-    return call([&] {
-        current_context();
-        *device = 0;
-    });
+    return call([&] { *device = current_context()->device; });
 }
 
 CUresult cuCtxGetId(CUcontext handle, unsigned long long* id) {

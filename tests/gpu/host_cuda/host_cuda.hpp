@@ -14,7 +14,8 @@
 //   GAPCAM_HOST_CUDA_KERNELS  libraries with the kernels (module.cpp says what they export), with colons between them
 //   GAPCAM_HOST_CUDA_INIT     a CUresult that cuInit gives instead of 0, such as 100 for "no device"
 //   GAPCAM_HOST_CUDA_DRIVER   what cuDriverGetVersion says, such as 12060; 13000 unless set
-//   GAPCAM_HOST_CUDA_MEMORY   the device's memory in bytes; 1 GiB unless set
+//   GAPCAM_HOST_CUDA_MEMORY   the devices' memory in bytes, of all together; 1 GiB unless set
+//   GAPCAM_HOST_CUDA_DEVICES  how many devices there are; 1 unless set
 #pragma once
 
 #include <cuda.h>
@@ -90,6 +91,7 @@ struct Stream;
 
 struct Context {
     CUcontext handle = nullptr;
+    CUdevice device = 0;
     bool primary = false;
     unsigned flags = 0;
     CUresult broken = CUDA_SUCCESS;  // an error from which a context does not recover
@@ -99,7 +101,6 @@ struct Context {
 
 std::shared_ptr<Context> current_context();     // throws CUDA_ERROR_INVALID_CONTEXT; or what broke it
 void require_device(CUdevice device);
-CUdevice_attribute constexpr kNoAttribute = static_cast<CUdevice_attribute>(0);
 int device_attribute(CUdevice_attribute attribute);
 int environment_number(const char* name, int otherwise);
 

@@ -196,7 +196,9 @@ void pointer_attribute(void* out, CUpointer_attribute attribute, CUdeviceptr poi
             require(host);
             *static_cast<uintptr_t*>(out) = pointer;
             return;
-        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *static_cast<int*>(out) = 0; return;
+        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
+            *static_cast<int*>(out) = allocation ? allocation->context->device : 0;
+            return;
         case CU_POINTER_ATTRIBUTE_IS_MANAGED: *static_cast<int*>(out) = 0; return;
         default: throw CUDA_ERROR_NOT_SUPPORTED;
     }

@@ -253,10 +253,7 @@ CUresult cuStreamGetId(CUstream handle, unsigned long long* id) {
 }
 
 CUresult cuStreamGetDevice(CUstream handle, CUdevice* device) {
-    return call([&] {
-        stream_of(handle);
-        *device = 0;
-    });
+    return call([&] { *device = stream_of(handle)->context->device; });
 }
 
 CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsigned) {
