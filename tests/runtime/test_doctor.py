@@ -205,6 +205,28 @@ def test_a_container_without_the_drivers_libraries(tmp_path: Path) -> None:
     assert found.devices["cuda"].says.startswith("driver: in a container")
 
 
+@pytest.mark.parametrize(
+    ("file", "environ", "name"),
+    [
+        (".dockerenv", {}, "docker"),
+        ("run/.containerenv", {}, "podman"),
+        ("etc/hosts", {"container": "systemd-nspawn"}, "systemd-nspawn"),
+        ("etc/hosts", {}, None),
+    ],
+)
+def test_containers_are_recognised(tmp_path: Path, file: str, environ: dict[str, str], name: str | None) -> None:
+    machine = RecordedMachine(tmp_path, environ=environ)
+    machine.write(file, "")
+    assert gather(machine).platform.container == name
+
+
+def test_a_distribution_without_metadata_is_left_out(tmp_path: Path) -> None:
+    machine = RecordedMachine(tmp_path)
+    machine.write(f"{machine.site}/tensorrt-10.0.dist-info/RECORD", "")
+    machine.install("numpy", "2.2.6")
+    assert list(gather(machine).distributions) == ["numpy"]
+
+
 def test_a_gpu_without_a_driver(tmp_path: Path) -> None:
     machine = desktop(tmp_path, answers={"driver": Answer(error="libcuda.so.1: cannot open shared object file")})
     found = examine(machine).one("driver")

@@ -92,15 +92,17 @@ def _platform(machine: Machine) -> Platform:
         python=machine.python,
         virtual=machine.virtual,
         wsl="microsoft" in _read(root / "proc/sys/kernel/osrelease").lower(),
-        container=_container(root),
+        container=_container(root, machine.environ),
     )
 
 
-def _container(root: Path) -> str | None:
+def _container(root: Path, environ: Mapping[str, str]) -> str | None:
     if (root / ".dockerenv").exists():
         return "docker"
     if (root / "run/.containerenv").exists():
         return "podman"
+    if environ.get("container"):  # set by podman, systemd-nspawn and others
+        return environ["container"]
     text = _read(root / "proc/1/cgroup")
     return "container" if re.search(r"docker|kubepods|containerd|lxc", text) else None
 
@@ -146,9 +148,9 @@ def _distributions(root: Path, folders: Sequence[str]) -> dict[str, Distribution
     found: dict[str, Distribution] = {}
     for folder in dict.fromkeys(folders):
         for one in distributions(path=[str(root / folder.lstrip("/"))]):
-            name = one.metadata["Name"]  # None where its files are damaged
-            if name and _DISTRIBUTIONS.fullmatch(name.lower()):
-                found.setdefault(_normal(name), Distribution(version=one.version, folder=folder))
+            name, version = one.metadata["Name"], one.metadata["Version"]  # None where its files are damaged
+            if name and version and _DISTRIBUTIONS.fullmatch(name.lower()):
+                found.setdefault(_normal(name), Distribution(version=version, folder=folder))
     return dict(sorted(found.items()))
 
 

@@ -92,9 +92,11 @@ def _driver() -> dict[str, Any]:
 def _nvrtc() -> dict[str, Any]:
     """The compiler that cuda.core would use, and what it compiles for."""
     import_module("cuda.core")
-    nvrtc = import_module("cuda.bindings.nvrtc")
-    _, major, minor = nvrtc.nvrtcVersion()
-    return {"version": f"{major}.{minor}", "architectures": list(nvrtc.nvrtcGetSupportedArchs()[1])}
+    from gapcam.cuda.nvrtc import nvrtc_version
+
+    major, minor = nvrtc_version()
+    _, architectures = import_module("cuda.bindings.nvrtc").nvrtcGetSupportedArchs()
+    return {"version": f"{major}.{minor}", "architectures": list(architectures)}
 
 
 def _numpy() -> dict[str, Any]:

@@ -43,7 +43,7 @@ def check_onnxruntime(facts: Facts) -> Iterator[Finding]:
         )
         return
     yield from _two_at_once(facts, files)
-    if files.providers:
+    if files.providers or files.cuda is not None:
         yield from _providers(facts, files)
     else:
         yield from _without_gpu(facts, files)
