@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from gapcam.backends.onnx_file import ENGINE_SUFFIXES
+from gapcam.backends.onnx_file import ENGINE_SUFFIXES, computes_in_bfloat16
 from gapcam.backends.protocol import Backend
 from gapcam.cuda.presence import presence
 from gapcam.engine_file import is_engine
@@ -160,7 +160,12 @@ def choose_backend(
                         return Choice(on_gpu(kind), tuple(passed_over))
                     except (BackendError, MissingExtraError, ModelError) as error:  # noqa: PERF203 - three rounds
                         passed_over.append(f"{kind}: {error}")
-            return Choice(on_cpu(), tuple(passed_over))
+            try:
+                return Choice(on_cpu(), tuple(passed_over))
+            except ModelError as error:
+                if passed_over and computes_in_bfloat16(path):  # the GPU is where such a model belongs
+                    raise ModelError(f"{error}. The GPU was tried: {'; '.join(passed_over)}") from error
+                raise
         case kind:
             return Choice(on_gpu(kind))
 

@@ -124,6 +124,19 @@ def red_and_blue(
     return path
 
 
+def in_bfloat16(model: onnx.ModelProto) -> None:
+    """Compute something in bfloat16, which ONNX Runtime's CPU provider does not."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["half"], to=TensorProto.BFLOAT16),
+        helper.make_node("Abs", ["half"], ["positive"]),
+        helper.make_node("Cast", ["positive"], ["float"], to=TensorProto.FLOAT),
+    ]
+    rest = list(model.graph.node)
+    rest[0].input[0] = "float"
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+
+
 def fake_red_and_blue(contract: Contract | None = None) -> FakeBackend:
     """The same model without an engine."""
     contract = contract or a_contract()

@@ -15,10 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from engine_headers import PLAN, a_header
-from small_models import red_and_blue
+from small_models import a_contract, in_bfloat16, red_and_blue
 
 import gapcam
 from gapcam.backends.onnxruntime import OnnxRuntimeBackend
@@ -168,6 +169,17 @@ def test_inspect_shows_what_auto_passed_over(tmp_path: Path, with_gpu: dict[str,
     assert facts["identity"]["holds"]
     shown = command(with_gpu, "inspect", model).stdout
     assert shown.count("not taken") == 3
+
+
+@WITH_A_COMPILER
+def test_a_model_for_gpus_that_no_provider_took_says_why_not(tmp_path: Path, with_gpu: dict[str, str]) -> None:
+    contract = msgspec.structs.replace(a_contract(), precision="bf16")
+    model = red_and_blue(tmp_path / "m.onnx", contract=contract, change=in_bfloat16)
+    done = command(with_gpu, "run", model, tmp_path / "a.png")
+    assert done.returncode == 3
+    assert "computes in bfloat16, which ONNX Runtime does not on a CPU" in done.stderr
+    assert "The GPU was tried: tensorrt-rtx: the TensorRT-RTX provider is not installed" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @WITH_A_COMPILER

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 
 import msgspec
-import onnx
 import pytest
 from click.testing import CliRunner, Result
 from engine_headers import PLAN, a_header
-from onnx import TensorProto, helper
-from small_models import BIAS, WEIGHTS, a_contract, red_and_blue
+from small_models import BIAS, WEIGHTS, a_contract, in_bfloat16, red_and_blue
 
 from gapcam.cli.main import main
 from gapcam.contract import METADATA_KEY, Fidelity, HeadKind, contract_to_json
@@ -178,19 +176,6 @@ def test_a_damaged_engine_is_an_error_and_not_shown(tmp_path: Path) -> None:
     done = gapcam_inspect(path)
     assert done.exit_code == 3
     assert "checksum is wrong" in done.stderr
-
-
-def in_bfloat16(model: onnx.ModelProto) -> None:
-    """Compute something in bfloat16, which ONNX Runtime's CPU provider does not."""
-    nodes = [
-        helper.make_node("Cast", ["image"], ["half"], to=TensorProto.BFLOAT16),
-        helper.make_node("Abs", ["half"], ["positive"]),
-        helper.make_node("Cast", ["positive"], ["float"], to=TensorProto.FLOAT),
-    ]
-    rest = list(model.graph.node)
-    rest[0].input[0] = "float"
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes, *rest])
 
 
 @WITHOUT_A_GPU

@@ -115,10 +115,13 @@ def make_session(
         if why is None and settings and isinstance(error, _BINDING_ERRORS):
             raise BackendError(f"ONNX Runtime refuses the session options: {one_line(error)}") from error
         on_cpu = providers is not None and [name for name, _ in providers] == [CPU_PROVIDER]
-        if why is None and on_cpu and computes_in_bfloat16(path):
+        if why is None and computes_in_bfloat16(path):
             why = (
                 "computes in bfloat16, which ONNX Runtime does not on a CPU; run it on a GPU, or take the model in "
                 "fp32, fp16 or int8"
+                if on_cpu
+                else "computes in bfloat16, of which ONNX Runtime's provider does not know all that it needs: "
+                f"{one_line(error)}; build an engine of it (gapcam build), or take the model in fp32, fp16 or int8"
             )
         if why is None:
             why = (
