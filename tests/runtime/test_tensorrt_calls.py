@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from gapcam.backends import tensorrt as backend
+from gapcam.backends import tensorrt_lanes as lanes
 
 CLASSES = {
     "runtime": "Runtime",
@@ -41,9 +43,12 @@ def trt() -> ModuleType:
 
 
 def tree() -> ast.Module:
-    assert backend.__file__
-    with open(backend.__file__, encoding="utf-8") as file:  # noqa: PTH123 - a module's path is text
-        return ast.parse(file.read())
+    """Both of the backend's files in one."""
+    parts = []
+    for module in (backend, lanes):
+        assert module.__file__
+        parts += ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
+    return ast.Module(parts, [])
 
 
 def variable(node: ast.expr) -> str:
