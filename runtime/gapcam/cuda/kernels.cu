@@ -289,8 +289,8 @@ extern "C" __global__ void __launch_bounds__(kPreprocessThreads) preprocess_nv12
 // ---------------------------------------------------------------------------------------------------------------------
 // Class activation maps: M[p] = sum_c row[c] f[c,p] for the best classes of each image, or those that were asked for
 //
-// The sum reads each feature once, which is little: 400 KB for ResNet-50, a fraction of a microsecond of bandwidth. What
-// costs is waiting, so all of it is asked for at once. Blocks share out the map's pixels (tiles) and the channels
+// The sum reads each feature once, which is little: 400 KB for ResNet-50, a fraction of a microsecond of bandwidth.
+// What costs is waiting, so all of it is asked for at once. Blocks share out the map's pixels (tiles) and the channels
 // (slices), so many that a thread has about kFeaturesAhead features; they are on their way while the block finds its
 // class, which every block does for itself (the logits are a few KB, in the L2 cache). Threads lie along the pixels,
 // then along the channels: as f is stored, and a 7 x 7 map fills 245 of 256 threads. The slices of a tile are added up
@@ -592,11 +592,12 @@ extern "C" __global__ void __launch_bounds__(kCamThreads, 4) cam(
 // ---------------------------------------------------------------------------------------------------------------------
 // Overlay: the map's levels in colour over the frame
 //
-// Bound by memory: each byte of the frame is read once and written once. A block has a tile of kTileWords words by up
-// to kTileRows rows. A thread has one column of words and kRowsEach of its rows, which it asks for before anything
-// else. While they are on their way, the block computes what its pixels need of the map: for each of the tile's rows a
-// row of levels, blended from the two level rows that its pixels lie between, in steps of 1/256. They go to shared
-// memory; each pixel then blends two neighbours of its row and looks its colour up.
+// Bound by memory: each byte of the frame is read once and written once. A block has kTileWords words of each row in a
+// stretch of rows, and goes down it in tiles of up to kTileRows rows, so that what it must know of its columns is found
+// once. Of a tile, a thread has kRowsEach words one below the other, which it asks for first. While they are on their
+// way, the block computes the levels that the tile lies over, a few rows of a few columns, and blends two of those rows
+// for each of the tile's, in steps of 1/256. Both go to shared memory; each pixel then blends two neighbours of its row
+// and looks its colour up.
 //
 // A word of four bytes is blended as it is, whatever pixels it holds: of BGR, the three words of four pixels hold
 // parts of two pixels each, so that a warp's loads and stores are 128 contiguous bytes in every format. The colours of
@@ -607,17 +608,17 @@ constexpr int kTileThreads = kTileWords * kTileThreadRows;
 constexpr int kTileBlocks = 4;  // on a multiprocessor at a time: 64 registers, and 16 KB of the frame on their way
 constexpr int kLevelSteps = 256;
 
-// For each row of the frame that the network saw: the map's two rows above and below each of the two level rows.
-struct RowTap {
-    int cells;  // of the first level row, and of the second << 16
-    float first_fraction, second_fraction;
-    int step;  // of the second level row; for HeatMap a float's bits
-};
-
-// For each column of the input that holds part of the frame: the map's cell and the next one's weight.
-struct LevelColumn {
+// Where a level lies in the map along one side: the cell before it, and the next one's weight. There is a table for the
+// rows and one for the columns of the part of the input that holds the frame, with the last entry twice.
+struct Place {
     int cell;
     float fraction;
+};
+
+struct Range {
+    int first, count;
+
+    __device__ bool has(int index) const { return index >= first && index - first < count; }
 };
 
 // How a value of the map becomes a heat in [0, 1]: gapcam.cam.normalize in float. `unit` is a power of two that
@@ -660,53 +661,59 @@ struct MapView {
     int width, height;
     Normalizer normalize;
 
-    // Bilinear, between two rows of the map and two columns.
-    __device__ float heat(int row, float row_fraction, LevelColumn column) const {
-        const float *above = map + row * width, *below = map + min(row + 1, height - 1) * width;
+    // Bilinear.
+    __device__ float heat(Place row, Place column) const {
+        const float *above = map + row.cell * width, *below = map + min(row.cell + 1, height - 1) * width;
         const int next = min(column.cell + 1, width - 1);
-        const float f = column.fraction, g = row_fraction;
+        const float f = column.fraction, g = row.fraction;
         const float first = above[column.cell] * (1 - f) + above[next] * f;
         const float second = below[column.cell] * (1 - f) + below[next] * f;
         return normalize(first * (1 - g) + second * g);
     }
-    // As uint8(heat * 255 + 0.5) of float32 numbers.
-    __device__ unsigned level(int row, float row_fraction, LevelColumn column) const {
-        return static_cast<unsigned>(__fadd_rn(__fmul_rn(heat(row, row_fraction, column), 255.0f), 0.5f));
-    }
 };
 
-// A part of the frame in pixels.
-struct Seen {
-    int x, y, width, height;
-
-    __device__ bool has_column(int column) const { return column >= x && column - x < width; }
-    __device__ bool has_row(int row) const { return row >= y && row - y < height; }
-};
-
-// The level columns that the pixels [first, last] of a tile need: from where on, and how many.
-struct LevelWindow {
-    int first, count;
-};
-
-__device__ LevelWindow window_of_tile(int first, int last, Seen seen, const int *cells, int shift) {
-    first = max(first, seen.x);
-    last = min(last, seen.x + seen.width - 1);
-    if (first > last) return LevelWindow{0, 0};
-    const int start = cells[first - seen.x] >> shift;
-    return LevelWindow{start, (cells[last - seen.x] >> shift) + 2 - start};
+// A heat as it is, or as a level: uint8(heat * 255 + 0.5) of float32 numbers.
+__device__ __forceinline__ void put_heat(float *at, float heat) { *at = heat; }
+__device__ __forceinline__ void put_heat(unsigned *at, float heat) {
+    *at = static_cast<unsigned>(__fadd_rn(__fmul_rn(heat, 255.0f), 0.5f));
 }
 
-// A pixel's place in its row of level columns, and what the two there weigh: 256 together, or 0 where the network did
-// not see it, which gives level 0.
+// The rows or columns of levels that pixels lie over, the first to the last, of which the network saw some. `levels`
+// holds for each of those the level before it, above its lowest `shift` bits.
+__device__ Range levels_under(int first, int last, Range seen, const int *levels, int shift) {
+    first = max(first, seen.first);
+    last = min(last, seen.first + seen.count - 1);
+    if (first > last) return Range{0, 0};
+    const int start = levels[first - seen.first] >> shift;
+    return Range{start, (levels[last - seen.first] >> shift) + 2 - start};
+}
+
+// Heats or levels of some rows and columns into shared memory, [rows][stride]. 2^lanes threads lie along the columns.
+template <class Value>
+__device__ __forceinline__ void stage_heats(
+    const MapView &view, Range rows, Range columns, const Place *row_places, const Place *column_places, int lanes,
+    int stride, Value *out
+) {
+    const int self = threadIdx.y * kTileWords + threadIdx.x;
+    for (int i = self & ((1 << lanes) - 1); i < columns.count; i += 1 << lanes) {
+        const Place column = column_places[columns.first + i];
+#pragma unroll 1
+        for (int row = self >> lanes; row < rows.count; row += kTileThreads >> lanes)
+            put_heat(out + row * stride + i, view.heat(row_places[rows.first + row], column));
+    }
+}
+
+// Which two of the staged levels a pixel lies between along one side, and what they weigh: 256 together, or 0 where the
+// network did not see it, which gives level 0.
 struct Taps {
     unsigned place, first, second;
 };
 
-// `columns` holds 512 times the level column plus the step.
-__device__ Taps taps_of_pixel(int column, Seen seen, const int *columns, LevelWindow window) {
-    if (!seen.has_column(column)) return Taps{0, 0, 0};
-    const unsigned packed = columns[column - seen.x], step = packed & 511;
-    return Taps{packed / 512 - window.first, kLevelSteps - step, step};
+// `levels` holds 512 times the level before each seen pixel plus the step.
+__device__ Taps taps_of_pixel(int pixel, Range seen, const int *levels, Range staged) {
+    if (!seen.has(pixel)) return Taps{0, 0, 0};
+    const unsigned packed = levels[pixel - seen.first], step = packed & 511;
+    return Taps{packed / 512 - staged.first, kLevelSteps - step, step};
 }
 
 __device__ __forceinline__ unsigned level_of_pixel(const unsigned *row, Taps taps) {
@@ -797,13 +804,13 @@ struct OverlayWork {
     const unsigned *palette;
     float alpha, beta;
     bool by_heat;
-    const RowTap *row_taps;  // of the seen rows
-    const int *columns;      // of the seen columns: 512 times the level column, plus the step
-    const LevelColumn *level_columns;
-    Seen seen;
-    int width, height, tile_rows, stride;
-    bool aligned;         // pointers and pitches are multiples of 4
-    Plane plane, chroma;  // the second one of NV12 only
+    const int *rows, *columns;  // of the seen ones: 512 times the level before, plus the step
+    const Place *row_places, *column_places;
+    Range seen_rows, seen_columns;
+    int width, height, block_rows, tile_rows;
+    int level_rows, stride, lanes;  // the shared memory's: see stage_levels
+    bool aligned;                   // pointers and pitches are multiples of 4
+    Plane plane, chroma;            // the second one of NV12 only
 
     // `keeps` is used by heat only; bytes out of `mask` stay the frame's.
     template <bool kByHeat>
@@ -831,170 +838,176 @@ __device__ __forceinline__ void with_constants(bool whole, bool by_heat, Draw dr
         draw(Constant<false>(), Constant<false>());
 }
 
-// Puts the tile's rows of levels into shared memory, [tile_rows][stride], and the palette. Lanes lie along the rows
-// here, so that a row's taps are read once.
-__device__ __forceinline__ void stage_levels(
-    const OverlayWork &work, int top, LevelWindow window, unsigned *levels, unsigned *palette
-) {
-    const int lane = threadIdx.x, row = top + lane, self = threadIdx.y * kTileWords + lane;
-    const unsigned color = work.palette[self];
-    const bool has_row = work.seen.has_row(row);
-    if (lane < work.tile_rows) {
-        const RowTap taps = has_row ? work.row_taps[row - work.seen.y] : RowTap{0, 0, 0, 0};
-        const MapView view{
-            work.map, work.map_width, work.map_height, normalizer(work.extremes, work.method, work.fixed)
-        };
-#pragma unroll 1
-        for (int i = threadIdx.y; i < window.count; i += kTileThreadRows) {
-            unsigned blended = 0;
-            if (has_row) {
-                const LevelColumn column = work.level_columns[window.first + i];
-                const unsigned first = view.level(taps.cells & 0xFFFF, taps.first_fraction, column);
-                const unsigned second = view.level(taps.cells >> 16, taps.second_fraction, column);
-                blended = first * (kLevelSteps - taps.step) + second * taps.step;
-            }
-            levels[lane * work.stride + i] = blended;
-        }
-    }
-    palette[self] = color;
-    __syncthreads();
+// What a block does before its first tile: the palette goes to shared memory. Threads see it after a barrier.
+__device__ __forceinline__ MapView begin_overlay(const OverlayWork &work, unsigned *palette) {
+    const int self = threadIdx.y * kTileWords + threadIdx.x;
+    palette[self] = work.palette[self];
+    return MapView{work.map, work.map_width, work.map_height, normalizer(work.extremes, work.method, work.fixed)};
 }
 
-// BGR and BGRA: a thread has a word in kRowsEach rows.
+// Of a tile: its levels go to shared memory, [level_rows][stride], and behind them for each of its rows the two rows of
+// levels that its pixels lie between, blended, [tile_rows][stride]. Lanes lie along the rows there, so that a row's
+// taps are read once. Gives the second. All threads call it; it waits for those that still read what it wrote before.
+__device__ __forceinline__ const unsigned *stage_levels(
+    const OverlayWork &work, const MapView &view, int top, int rows, Range columns, unsigned *shared
+) {
+    const Range staged = levels_under(top, top + rows - 1, work.seen_rows, work.rows, 9);
+    stage_heats(view, staged, columns, work.row_places, work.column_places, work.lanes, work.stride, shared);
+    __syncthreads();
+    unsigned *blended = shared + work.level_rows * work.stride;
+    const int row = threadIdx.x;
+    if (row < rows) {
+        const Taps taps = taps_of_pixel(top + row, work.seen_rows, work.rows, staged);
+        const unsigned *above = shared + taps.place * work.stride, *below = above + work.stride;
+        for (int i = threadIdx.y; i < columns.count; i += kTileThreadRows)
+            blended[row * work.stride + i] = above[i] * taps.first + below[i] * taps.second;
+    }
+    __syncthreads();
+    return blended;
+}
+
+// BGR and BGRA: of a tile, a thread has a word in kRowsEach rows.
 template <bool kHasAlpha>
-__device__ __forceinline__ void overlay_packed(const OverlayWork &work, unsigned *levels, unsigned *palette) {
+__device__ __forceinline__ void overlay_packed(const OverlayWork &work, unsigned *shared, unsigned *palette) {
     // Which pixels: of BGR, `skipped` bytes of the first one are in the word before.
     constexpr int kBytes = kHasAlpha ? 4 : 3;
     const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, row_bytes = work.width * kBytes;
     const int offset = first_byte + threadIdx.x * 4, pixel = offset / kBytes, skipped = offset - pixel * kBytes;
-    const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
     const WordColumn words = WordColumn::of_plane(work.plane, offset, row_bytes, work.aligned);
-    unsigned frame[kRowsEach];
-#pragma unroll
-    for (int i = 0; i < kRowsEach; ++i) {
-        const int row = threadIdx.y + i * kTileThreadRows;
-        frame[i] = row < rows && words.bytes > 0 ? words.load(top + row) : 0;
-    }
-    const LevelWindow window = window_of_tile(
-        first_byte / kBytes, (first_byte + kTileWords * 4 - 1) / kBytes, work.seen, work.columns, 9
+    const Range columns = levels_under(
+        first_byte / kBytes, (first_byte + kTileWords * 4 - 1) / kBytes, work.seen_columns, work.columns, 9
     );
-    const Taps first = taps_of_pixel(pixel, work.seen, work.columns, window);
-    const Taps second = kHasAlpha ? first : taps_of_pixel(pixel + 1, work.seen, work.columns, window);
-    stage_levels(work, top, window, levels, palette);
-    if (words.bytes <= 0) return;
-
+    const MapView view = begin_overlay(work, palette);
+    const Taps first = taps_of_pixel(pixel, work.seen_columns, work.columns, columns);
+    const Taps second = kHasAlpha ? first : taps_of_pixel(pixel + 1, work.seen_columns, work.columns, columns);
     unsigned mask, order = 0x3210, keeps_order = 0x3333;
     if (kHasAlpha) {
-        mask = work.seen.has_column(pixel) ? 0xFFFFFFu : 0;  // the frame's alpha stays
+        mask = work.seen_columns.has(pixel) ? 0xFFFFFFu : 0;  // the frame's alpha stays
     } else {
         order = skipped == 0 ? 0x4210 : skipped == 1 ? 0x5421 : 0x6542;
         keeps_order = skipped == 0 ? 0x7333 : skipped == 1 ? 0x7733 : 0x7773;
         const unsigned of_first = 0xFFFFFFu >> 8 * skipped;
-        mask = (work.seen.has_column(pixel) ? of_first : 0) | (work.seen.has_column(pixel + 1) ? ~of_first : 0);
+        mask = (work.seen_columns.has(pixel) ? of_first : 0) | (work.seen_columns.has(pixel + 1) ? ~of_first : 0);
     }
-    int seen_top = work.seen.y - top, seen_rows = work.seen.height;
-    if (!work.plane.frame) mask = ~0u, seen_top = 0, seen_rows = rows;
+    Range seen = work.seen_rows;
+    if (!work.plane.frame) mask = ~0u, seen = Range{0, work.height};
 
-    with_constants(words.whole, work.by_heat, [&](auto whole, auto by_heat) {
+    const int end = min((static_cast<int>(blockIdx.y) + 1) * work.block_rows, work.height);
+    for (int top = blockIdx.y * work.block_rows; top < end; top += work.tile_rows) {
+        const int rows = min(work.tile_rows, end - top);
+        unsigned frame[kRowsEach];
 #pragma unroll
         for (int i = 0; i < kRowsEach; ++i) {
             const int row = threadIdx.y + i * kTileThreadRows;
-            if (row >= rows) return;
-            const unsigned *level_row = levels + row * work.stride;
-            const unsigned color = palette[level_of_pixel(level_row, first)];
-            const unsigned next = kHasAlpha ? 0 : palette[level_of_pixel(level_row, second)];
-            const unsigned colors = __byte_perm(color, next, order), keeps = __byte_perm(color, next, keeps_order);
-            const bool is_seen = static_cast<unsigned>(row - seen_top) < static_cast<unsigned>(seen_rows);
-            const unsigned covered = work.cover<by_heat.value>(frame[i], colors, keeps, is_seen ? mask : 0);
-            words.store<whole.value>(top + row, covered);
+            frame[i] = row < rows && words.bytes > 0 ? words.load(top + row) : 0;
         }
-    });
+        const unsigned *levels = stage_levels(work, view, top, rows, columns, shared);
+        if (words.bytes <= 0) continue;
+        with_constants(words.whole, work.by_heat, [&](auto whole, auto by_heat) {
+#pragma unroll
+            for (int i = 0; i < kRowsEach; ++i) {
+                const int row = threadIdx.y + i * kTileThreadRows;
+                if (row >= rows) return;
+                const unsigned *level_row = levels + row * work.stride;
+                const unsigned color = palette[level_of_pixel(level_row, first)];
+                const unsigned next = kHasAlpha ? 0 : palette[level_of_pixel(level_row, second)];
+                const unsigned colors = __byte_perm(color, next, order), keeps = __byte_perm(color, next, keeps_order);
+                const unsigned row_mask = seen.has(top + row) ? mask : 0;
+                words.store<whole.value>(top + row, work.cover<by_heat.value>(frame[i], colors, keeps, row_mask));
+            }
+        });
+    }
 }
 
-// NV12: a thread has a word of luma, four pixels, in kRowsEach rows, two by two, and the word of chroma of each two.
-// A pair of chroma has the mean level of its four pixels, and is blended where the network saw all four.
-__device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned *levels, unsigned *palette) {
+// NV12: of a tile, a thread has a word of luma, four pixels, in kRowsEach rows, two by two, and the word of chroma of
+// each two. A pair of chroma has the mean level of its four pixels, and is blended where the network saw all four.
+__device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned *shared, unsigned *palette) {
     const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, offset = first_byte + threadIdx.x * 4;
-    const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
     const WordColumn luma = WordColumn::of_plane(work.plane, offset, work.width, work.aligned);
     const WordColumn chroma = WordColumn::of_plane(work.chroma, offset, work.width, work.aligned);
-    unsigned frame[kRowsEach], frame_chroma[kRowsEach / 2];
-#pragma unroll
-    for (int i = 0; i < kRowsEach; ++i) {
-        const int row = 2 * (threadIdx.y + i / 2 * kTileThreadRows) + i % 2;
-        const bool has_row = luma.bytes > 0 && row < rows;
-        frame[i] = has_row ? luma.load(top + row) : 0;
-        if (i % 2 == 0) frame_chroma[i / 2] = has_row ? chroma.load((top + row) / 2) : 0;
-    }
-    const LevelWindow window = window_of_tile(first_byte, first_byte + kTileWords * 4 - 1, work.seen, work.columns, 9);
+    const Range columns =
+        levels_under(first_byte, first_byte + kTileWords * 4 - 1, work.seen_columns, work.columns, 9);
+    const MapView view = begin_overlay(work, palette);
     Taps taps[4];
     unsigned mask = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        taps[i] = taps_of_pixel(offset + i, work.seen, work.columns, window);
-        if (work.seen.has_column(offset + i)) mask |= 255u << 8 * i;
+        taps[i] = taps_of_pixel(offset + i, work.seen_columns, work.columns, columns);
+        if (work.seen_columns.has(offset + i)) mask |= 255u << 8 * i;
     }
-    stage_levels(work, top, window, levels, palette);
-    if (luma.bytes <= 0) return;
-
     unsigned chroma_mask = mask & mask >> 8 & 0x00FF00FFu;
     chroma_mask |= chroma_mask << 8;
-    int seen_top = work.seen.y - top, seen_rows = work.seen.height;
-    if (!work.plane.frame) mask = chroma_mask = ~0u, seen_top = 0, seen_rows = rows;
+    Range seen = work.seen_rows;
+    if (!work.plane.frame) mask = chroma_mask = ~0u, seen = Range{0, work.height};
 
-    with_constants(luma.whole, work.by_heat, [&](auto whole, auto by_heat) {
+    const int end = min((static_cast<int>(blockIdx.y) + 1) * work.block_rows, work.height);
+    for (int top = blockIdx.y * work.block_rows; top < end; top += work.tile_rows) {
+        const int rows = min(work.tile_rows, end - top);
+        unsigned frame[kRowsEach], frame_chroma[kRowsEach / 2];
 #pragma unroll
-        for (int i = 0; i < kRowsEach; i += 2) {
-            const int upper = 2 * (threadIdx.y + i / 2 * kTileThreadRows);
-            if (upper >= rows) return;
-            unsigned left = 2, right = 2, both = ~0u;  // sums of four levels, to be rounded
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-                const int row = upper + j;
-                const unsigned *level_row = levels + row * work.stride;
-                unsigned colors[4];
-#pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    const unsigned level = level_of_pixel(level_row, taps[k]);
-                    colors[k] = palette[level];
-                    (k < 2 ? left : right) += level;
-                }
-                const unsigned first = __byte_perm(colors[0], colors[1], 0x7340);  // Y, Y, keep, keep
-                const unsigned second = __byte_perm(colors[2], colors[3], 0x7340);
-                const bool is_seen = static_cast<unsigned>(row - seen_top) < static_cast<unsigned>(seen_rows);
-                const unsigned row_mask = is_seen ? ~0u : 0;
-                both &= row_mask;
-                const unsigned covered = work.cover<by_heat.value>(
-                    frame[i + j], __byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632),
-                    row_mask & mask
-                );
-                luma.store<whole.value>(top + row, covered);
-            }
-            const unsigned first = palette[left / 4], second = palette[right / 4];
-            const unsigned covered = work.cover<by_heat.value>(
-                frame_chroma[i / 2], __byte_perm(first, second, 0x6521), __byte_perm(first, second, 0x7733),
-                both & chroma_mask
-            );
-            chroma.store<whole.value>((top + upper) / 2, covered);
+        for (int i = 0; i < kRowsEach; ++i) {
+            const int row = 2 * (threadIdx.y + i / 2 * kTileThreadRows) + i % 2;
+            const bool has_row = luma.bytes > 0 && row < rows;
+            frame[i] = has_row ? luma.load(top + row) : 0;
+            if (i % 2 == 0) frame_chroma[i / 2] = has_row ? chroma.load((top + row) / 2) : 0;
         }
-    });
+        const unsigned *levels = stage_levels(work, view, top, rows, columns, shared);
+        if (luma.bytes <= 0) continue;
+        with_constants(luma.whole, work.by_heat, [&](auto whole, auto by_heat) {
+#pragma unroll
+            for (int i = 0; i < kRowsEach; i += 2) {
+                const int upper = 2 * (threadIdx.y + i / 2 * kTileThreadRows);
+                if (upper >= rows) return;
+                unsigned left = 2, right = 2, both = ~0u;  // sums of four levels, to be rounded
+#pragma unroll
+                for (int j = 0; j < 2; ++j) {
+                    const int row = upper + j;
+                    const unsigned *level_row = levels + row * work.stride;
+                    unsigned colors[4];
+#pragma unroll
+                    for (int k = 0; k < 4; ++k) {
+                        const unsigned level = level_of_pixel(level_row, taps[k]);
+                        colors[k] = palette[level];
+                        (k < 2 ? left : right) += level;
+                    }
+                    const unsigned first = __byte_perm(colors[0], colors[1], 0x7340);  // Y, Y, keep, keep
+                    const unsigned second = __byte_perm(colors[2], colors[3], 0x7340);
+                    const unsigned row_mask = seen.has(top + row) ? ~0u : 0;
+                    both &= row_mask;
+                    const unsigned covered = work.cover<by_heat.value>(
+                        frame[i + j], __byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632),
+                        row_mask & mask
+                    );
+                    luma.store<whole.value>(top + row, covered);
+                }
+                const unsigned first = palette[left / 4], second = palette[right / 4];
+                const unsigned covered = work.cover<by_heat.value>(
+                    frame_chroma[i / 2], __byte_perm(first, second, 0x6521), __byte_perm(first, second, 0x7733),
+                    both & chroma_mask
+                );
+                chroma.store<whole.value>((top + upper) / 2, covered);
+            }
+        });
+    }
 }
 
-// A grid of (words of a row / kTileWords, height / tile_rows) blocks of (kTileWords, kTileThreadRows) threads, with
-// shared memory of tile_rows * stride ints. The same parameters for each format.
+// A grid of (words of a row / kTileWords, height / block_rows) blocks of (kTileWords, kTileThreadRows) threads, with
+// shared memory of (level_rows + tile_rows) * stride ints. block_rows is a multiple of tile_rows, and that, of NV12, of
+// 2. The same parameters for each format.
 #define OVERLAY_PARAMETERS                                                                                             \
     const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,              \
         float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const unsigned *palette,         \
-        float alpha, float beta, int by_heat, const RowTap *row_taps, const int *columns,                              \
-        const LevelColumn *level_columns, int seen_x, int seen_y, int seen_width, int seen_height, int width,          \
-        int height, int tile_rows, int stride, int aligned, const u8 *frame, int frame_pitch, u8 *out, int out_pitch,  \
-        const u8 *frame_chroma, int frame_chroma_pitch, u8 *out_chroma, int out_chroma_pitch
+        float alpha, float beta, int by_heat, const int *rows, const int *columns, const Place *row_places,            \
+        const Place *column_places, int seen_x, int seen_y, int seen_width, int seen_height, int width, int height,    \
+        int block_rows, int tile_rows, int level_rows, int stride, int lanes, int aligned, const u8 *frame,            \
+        int frame_pitch, u8 *out, int out_pitch, const u8 *frame_chroma, int frame_chroma_pitch, u8 *out_chroma,       \
+        int out_chroma_pitch
 #define OVERLAY_WORK                                                                                                   \
     OverlayWork {                                                                                                      \
         map, extremes, map_width, map_height, method,                                                                  \
-            Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}, palette,                     \
-            alpha, beta, by_heat != 0, row_taps, columns, level_columns,                                               \
-            Seen{seen_x, seen_y, seen_width, seen_height}, width, height, tile_rows, stride, aligned != 0,            \
+            Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}, palette, alpha, beta,        \
+            by_heat != 0, rows, columns, row_places, column_places, Range{seen_y, seen_height},                        \
+            Range{seen_x, seen_width}, width, height, block_rows, tile_rows, level_rows, stride, lanes, aligned != 0,  \
             Plane{frame, frame_pitch, out, out_pitch}, Plane {                                                         \
             frame_chroma, frame_chroma_pitch, out_chroma, out_chroma_pitch                                             \
         }                                                                                                              \
@@ -1016,47 +1029,37 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_
 }
 
 // The normalised map over the whole frame in float, [height,width]; 0 where the network did not look. As the overlay,
-// with a float a thread and row, and weights in float as cv2.INTER_LINEAR has them.
+// of one tile a block, with a float a thread and row, and weights in float as cv2.INTER_LINEAR has them.
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) heat_map(
     const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,
-    float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const RowTap *row_taps,
-    const int *columns, const float *column_fractions, const LevelColumn *level_columns, int seen_x, int seen_y,
-    int seen_width, int seen_height, int width, int height, int tile_rows, int stride, float *out
+    float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const int *rows, const int *columns,
+    const float *row_fractions, const float *column_fractions, const Place *row_places, const Place *column_places,
+    int seen_x, int seen_y, int seen_width, int seen_height, int width, int height, int tile_rows, int stride,
+    int lanes, float *out
 ) {
     float *heats = dynamic_shared<float>();
-    const Seen seen{seen_x, seen_y, seen_width, seen_height};
+    const Range seen_rows{seen_y, seen_height}, seen_columns{seen_x, seen_width};
     const int left = static_cast<int>(blockIdx.x) * kTileWords, column = left + threadIdx.x;
-    const int top = static_cast<int>(blockIdx.y) * tile_rows, rows = min(tile_rows, height - top);
-    const LevelWindow window = window_of_tile(left, left + kTileWords - 1, seen, columns, 0);
-
-    const int lane = threadIdx.x;
-    if (lane < rows && seen.has_row(top + lane)) {
-        const RowTap taps = row_taps[top + lane - seen.y];
-        const float fraction = __int_as_float(taps.step);
-        const MapView view{
-            map, map_width, map_height,
-            normalizer(
-                extremes, method, Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}
-            )
-        };
-#pragma unroll 1
-        for (int i = threadIdx.y; i < window.count; i += kTileThreadRows) {
-            const LevelColumn level_column = level_columns[window.first + i];
-            const float first = view.heat(taps.cells & 0xFFFF, taps.first_fraction, level_column);
-            const float second = view.heat(taps.cells >> 16, taps.second_fraction, level_column);
-            heats[lane * stride + i] = first * (1 - fraction) + second * fraction;
-        }
-    }
+    const int top = static_cast<int>(blockIdx.y) * tile_rows, end = min(top + tile_rows, height);
+    const Range staged_rows = levels_under(top, end - 1, seen_rows, rows, 0);
+    const Range staged_columns = levels_under(left, left + kTileWords - 1, seen_columns, columns, 0);
+    const Normalizer fixed{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse};
+    const MapView view{map, map_width, map_height, normalizer(extremes, method, fixed)};
+    stage_heats(view, staged_rows, staged_columns, row_places, column_places, lanes, stride, heats);
     __syncthreads();
     if (column >= width) return;
 
-    const bool has_column = seen.has_column(column);
-    const int place = has_column ? columns[column - seen.x] - window.first : 0;
-    const float fraction = has_column ? column_fractions[column - seen.x] : 0;
-    for (int row = threadIdx.y; row < rows; row += kTileThreadRows) {
-        const float *heat_row = heats + row * stride + place;
-        const bool is_seen = has_column && seen.has_row(top + row);
-        const float heat = is_seen ? heat_row[0] * (1 - fraction) + heat_row[1] * fraction : 0;
-        out[static_cast<long long>(top + row) * width + column] = fminf(heat, 1.0f);
+    const bool has_column = seen_columns.has(column);
+    const float f = has_column ? column_fractions[column - seen_x] : 0;
+    if (has_column) heats += columns[column - seen_x] - staged_columns.first;
+    for (int row = top + threadIdx.y; row < end; row += kTileThreadRows) {
+        float heat = 0;
+        if (has_column && seen_rows.has(row)) {
+            const float *above = heats + (rows[row - seen_y] - staged_rows.first) * stride, *below = above + stride;
+            const float g = row_fractions[row - seen_y];
+            const float first = above[0] * (1 - f) + above[1] * f, second = below[0] * (1 - f) + below[1] * f;
+            heat = fminf(first * (1 - g) + second * g, 1.0f);
+        }
+        out[static_cast<long long>(row) * width + column] = heat;
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import cv2
@@ -21,11 +22,14 @@ from gapcam.overlay import check_alpha, color_table, colors_by_heat
 
 # As in kernels.cu.
 _TILE_WORDS, _TILE_ROWS, _TILE_THREAD_ROWS = 32, 32, 8
-_PACKED_COLUMN = 512
-_MOST_MAP_ROWS, _MOST_INPUT_COLUMNS = 1 << 15, 1 << 21
-"""What the packed tables hold."""
-_SHARED_BYTES = 40 * 1024
+_PACKED = 512
+
+_BLOCKS, _TILES = 400, 8
+"""Where there are more blocks than the first, three on each multiprocessor of a large GPU, each takes several tiles."""
+_SHARED_BYTES = 46 * 1024
 """Of the 48 KiB that a block may have; the palette takes one."""
+_MOST_LEVELS = 1 << 21
+"""What the packed tables hold."""
 
 _BYTES: dict[FrameFormat, int] = {"bgr": 3, "bgra": 4, "nv12": 1}
 """Of a pixel, in the first plane."""
@@ -95,16 +99,18 @@ class Overlay:
         row_bytes = layout.width * _BYTES[layout.format]
         starts = np.arange(0, row_bytes, 4 * _TILE_WORDS)
         pixels = np.stack([starts, starts + 4 * _TILE_WORDS - 1]) // _BYTES[layout.format]
-        tile_rows, stride = sampled.tile(pixels)
-        self._grid = (len(starts), -(-layout.height // tile_rows), 1)
-        self._shared_bytes = 4 * tile_rows * stride
-        columns = sampled.columns
-        self._palette, self._row_taps, self._columns, self._level_columns = device_constants(
+        tile = sampled.tile(pixels, blended_rows=True)
+        down = -(-layout.height // tile.rows)
+        block_rows = tile.rows * min(max(len(starts) * down // _BLOCKS, 1), _TILES)
+        self._grid = (len(starts), -(-layout.height // block_rows), 1)
+        self._shared_bytes = tile.shared_bytes
+        rows, columns = sampled.rows, sampled.columns
+        self._palette, self._rows, self._columns, *self._places = device_constants(
             driver,
             palette(layout.format, colormap, alpha, by_heat=alpha_by_heat),
-            sampled.row_taps(sampled.rows.steps),
-            columns.cells * _PACKED_COLUMN + columns.steps,
-            sampled.level_columns(),
+            rows.cells * _PACKED + rows.steps,
+            columns.cells * _PACKED + columns.steps,
+            *sampled.places(),
         )
         self._normalizer = _normalizer(normalization, limits)
         self._map_size = map_size
@@ -113,11 +119,10 @@ class Overlay:
             np.float32(alpha),
             np.float32(1 - alpha),
             np.int32(alpha_by_heat),
-            np.uint64(self._row_taps.pointer),
-            np.uint64(self._columns.pointer),
-            np.uint64(self._level_columns.pointer),
+            *(np.uint64(table.pointer) for table in (self._rows, self._columns, *self._places)),
             *(np.int32(side) for side in (seen.x, seen.y, seen.width, seen.height)),
-            *(np.int32(side) for side in (layout.width, layout.height, tile_rows, stride)),
+            *(np.int32(side) for side in (layout.width, layout.height, block_rows)),
+            *(np.int32(side) for side in (tile.rows, tile.level_rows, tile.stride, tile.lanes)),
         ]
 
     def enqueue(
@@ -196,24 +201,18 @@ class HeatMap:
         seen = placement.frame_rect
         height, width = frame_size
         starts = np.arange(0, width, _TILE_WORDS)
-        tile_rows, stride = sampled.tile(np.stack([starts, starts + _TILE_WORDS - 1]))
-        self._grid = (len(starts), -(-height // tile_rows), 1)
-        self._shared_bytes = 4 * tile_rows * stride
-        self._row_taps, self._columns, self._fractions, self._level_columns = device_constants(
-            driver,
-            sampled.row_taps(sampled.rows.fractions.view(np.int32)),
-            sampled.columns.cells,
-            sampled.columns.fractions,
-            sampled.level_columns(),
+        tile = sampled.tile(np.stack([starts, starts + _TILE_WORDS - 1]), blended_rows=False)
+        self._grid = (len(starts), -(-height // tile.rows), 1)
+        self._shared_bytes = tile.shared_bytes
+        rows, columns = sampled.rows, sampled.columns
+        self._constants = device_constants(
+            driver, rows.cells, columns.cells, rows.fractions, columns.fractions, *sampled.places()
         )
         self._normalizer = _normalizer(normalization, limits)
         self._tables: list[KernelArgument] = [
-            np.uint64(self._row_taps.pointer),
-            np.uint64(self._columns.pointer),
-            np.uint64(self._fractions.pointer),
-            np.uint64(self._level_columns.pointer),
+            *(np.uint64(table.pointer) for table in self._constants),
             *(np.int32(side) for side in (seen.x, seen.y, seen.width, seen.height)),
-            *(np.int32(side) for side in (width, height, tile_rows, stride)),
+            *(np.int32(side) for side in (width, height, tile.rows, tile.stride, tile.lanes)),
         ]
 
     def enqueue(self, map_pointer: int, extremes_pointer: int, out: DeviceArray, stream: Stream) -> None:
@@ -273,15 +272,33 @@ def yuv_from_bgr(colors: NDArray[np.uint8]) -> Frame:
     return np.stack([planes[0, ::2], *chroma], axis=1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """How a block divides its shared memory.
+
+    Attributes:
+        rows: of the frame.
+        level_rows: that those lie over at most.
+        stride: of a row of levels.
+        lanes: 2^lanes threads lie along a row of levels.
+        shared_bytes: of all.
+    """
+
+    rows: int
+    level_rows: int
+    stride: int
+    lanes: int
+    shared_bytes: int
+
+
 class _SampledMap:
     """From the map's cells to the levels of the seen part of the input, and from those to the frame's pixels."""
 
     def __init__(self, placement: Placement, input_size: tuple[int, int], map_size: tuple[int, int]) -> None:
         seen, part = placement.frame_rect, placement.input_rect
-        if map_size[0] > _MOST_MAP_ROWS or input_size[1] > _MOST_INPUT_COLUMNS:
+        if max(input_size) > _MOST_LEVELS:
             raise UsageError(
-                f"got a map of size {map_size} for an input of size {input_size}; the device's overlay takes at most "
-                f"{_MOST_MAP_ROWS} rows of the map and {_MOST_INPUT_COLUMNS} columns of the input"
+                f"got an input of size {input_size}; the device's overlay takes sides of at most {_MOST_LEVELS}"
             )
         self.rows = samples(part.height, seen.height)
         self.columns = samples(part.width, seen.width)
@@ -289,34 +306,39 @@ class _SampledMap:
         self._level_rows = _part(samples(map_size[0], input_size[0]), part.rows)
         self._level_columns = _part(samples(map_size[1], input_size[1]), part.columns)
 
-    def row_taps(self, steps: NDArray[np.int32]) -> NDArray[np.int32]:
-        """[rows of the frame's part, 4]: kernels.cu's RowTap, with the second level row's weight as it is given."""
-        first = self.rows.cells
-        second = np.minimum(first + 1, len(self._level_rows.cells) - 1)
-        cells, fractions = self._level_rows.cells, self._level_rows.fractions.view(np.int32)
-        return np.stack([cells[first] | cells[second] << 16, fractions[first], fractions[second], steps], axis=1)
+    def places(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Of the rows and of the columns of levels, [n + 1, 2] each: kernels.cu's Place, the last one twice."""
+        rows, columns = (
+            np.stack([levels.cells, levels.fractions.view(np.int32)], axis=1)
+            for levels in (self._level_rows, self._level_columns)
+        )
+        return np.concatenate([rows, rows[-1:]]), np.concatenate([columns, columns[-1:]])
 
-    def level_columns(self) -> NDArray[np.int32]:
-        """[columns of the input's part + 1, 2]: kernels.cu's LevelColumn, the last one twice."""
-        both = np.stack([self._level_columns.cells, self._level_columns.fractions.view(np.int32)], axis=1)
-        return np.concatenate([both, both[-1:]])
-
-    def tile(self, pixels: NDArray[np.int64]) -> tuple[int, int]:
-        """How many rows of levels a block has in shared memory, and how far they lie apart.
+    def tile(self, pixels: NDArray[np.int64], *, blended_rows: bool) -> _Tile:
+        """The largest tile that fits.
 
         Args:
-            pixels: [2,t], each tile's first and last column of the frame.
+            pixels: [2,t], the first and the last column of the frame in each tile.
+            blended_rows: whether a tile also keeps a row of levels for each of its rows.
         """
-        first, last = np.clip(pixels - self._seen.x, 0, self._seen.width - 1)
-        # Odd, so that a column's levels lie in different banks.
-        stride = int((self.columns.cells[last] + 2 - self.columns.cells[first]).max()) | 1
+        columns = _most_levels(self.columns, pixels - self._seen.x)
+        stride = columns | 1  # odd, so that a column's levels lie in different banks
         for rows in (_TILE_ROWS >> shift for shift in range(5)):
-            if 4 * rows * stride <= _SHARED_BYTES:
-                return rows, stride
+            tops = np.arange(0, self._seen.y + self._seen.height, rows)
+            level_rows = _most_levels(self.rows, np.stack([tops, tops + rows - 1]) - self._seen.y)
+            shared_bytes = 4 * stride * (level_rows + (rows if blended_rows else 0))
+            if shared_bytes <= _SHARED_BYTES:
+                return _Tile(rows, level_rows, stride, min((columns - 1).bit_length(), 5), shared_bytes)
         raise UsageError(
-            f"a frame of {self._seen.width} columns is too small for an input of {len(self._level_columns.cells)}: "
-            "draw its overlay on the CPU"
+            f"a frame of {self._seen.width} x {self._seen.height} is too small for an input of "
+            f"{len(self._level_columns.cells)} x {len(self._level_rows.cells)}: draw its overlay on the CPU"
         )
+
+
+def _most_levels(sampled: Samples, ends: NDArray[np.int64]) -> int:
+    """That pixels between two ends lie over, of several such pairs, [2,t]."""
+    first, last = np.clip(ends, 0, len(sampled.cells) - 1)
+    return int((sampled.cells[last] - sampled.cells[first]).max()) + 2
 
 
 def _part(every: Samples, part: slice) -> Samples:
