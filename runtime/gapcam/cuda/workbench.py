@@ -32,10 +32,12 @@ class DeviceMaps:
     Attributes:
         maps: [n,h,w] float32.
         extremes: [n,2] float32, of each map where the network saw the frame: see `gapcam.cuda.cam.CamArrays`.
+        targets: [1,n] int32, the classes; kept, since the work that reads them may be queued still.
     """
 
     maps: DeviceArray
     extremes: DeviceArray
+    targets: DeviceArray
 
 
 class Workbench:
@@ -87,8 +89,7 @@ class Workbench:
         self._cam(kind, len(classes)).enqueue(
             outputs, [placement.input_rect], into, self.stream, targets=targets, clamp_negative=clamp_negative
         )
-        self.stream.synchronize()  # `targets` goes
-        return DeviceMaps(first(into.maps), first(into.extremes))
+        return DeviceMaps(first(into.maps), first(into.extremes), targets)
 
     def heatmap(
         self,
