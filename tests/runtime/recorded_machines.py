@@ -53,6 +53,7 @@ CUDA_WHEELS = {
 }
 
 CPU = Answer(values={"engine": "onnxruntime 1.31.1, CPUExecutionProvider"})
+KERNELS = Answer(values={"driver": "cuda.core 1.2.2"})
 ABSENT = Answer(error="not there", absent=True)
 NO_LIBCUDA = Answer(error="libcuda.so.1: cannot open shared object file: No such file or directory")
 NUMPY, OPENCV = (
@@ -213,7 +214,7 @@ def thor(root: Path) -> RecordedMachine:
     tensorrt = Answer(values={"version": "10.13.3.9", "loads": True, "why": None})
     machine = jetson(
         root, THOR_RELEASE, "NVIDIA Jetson AGX Thor Developer Kit", ("NVIDIA Thor", (11, 0), 122), (13, 0),
-        answers={"nvrtc": nvrtc("13.2"), "tensorrt": tensorrt},
+        answers={"nvrtc": nvrtc("13.2"), "kernels": KERNELS, "tensorrt": tensorrt},
     )  # fmt: skip
     machine.write("etc/os-release", 'PRETTY_NAME="Ubuntu 24.04.3 LTS"\n')
     machine.install("tensorrt", "10.13.3.9", site="/usr/lib/python3.12/dist-packages")
@@ -228,7 +229,7 @@ def jetpack7_orin(root: Path) -> RecordedMachine:
     tensorrt = Answer(values={"version": "10.16.0", "loads": True, "why": None})
     machine = jetson(
         root, JETPACK7_ORIN_RELEASE, "NVIDIA Jetson Orin NX Engineering Reference Developer Kit", ("Orin", (8, 7), 15),
-        (13, 2), answers={"nvrtc": nvrtc("13.2"), "tensorrt": tensorrt},
+        (13, 2), answers={"nvrtc": nvrtc("13.2"), "kernels": KERNELS, "tensorrt": tensorrt},
     )  # fmt: skip
     machine.install("cuda-core", "1.2.2")
     machine.install("cuda-bindings", "13.5.0")
@@ -274,6 +275,7 @@ def new_desktop(root: Path, **more: Any) -> RecordedMachine:
         "driver": driver((13, 0), ("NVIDIA GeForce RTX 3080", (8, 6), 10)),
         "device cuda": Answer(values={"engine": "onnxruntime 1.31.1, CUDAExecutionProvider"}),
         "device tensorrt": Answer(error="libnvinfer.so.10: cannot open shared object file"),
+        "kernels": KERNELS,
         "tensorrt": tensorrt,
         **more.pop("answers", {}),
     }

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from recorded_machines import (
     ABSENT,
+    KERNELS,
     RecordedMachine,
     container,
     desktop,
@@ -96,16 +97,36 @@ def test_jetpacks_tensorrt_is_for_the_python_of_its_ubuntu(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("version", "fits"), [("12.9", True), ("13.2", False)])
 def test_jetpack_6_takes_the_compiler_of_cuda_12(tmp_path: Path, version: str, fits: bool) -> None:
-    machine = jetpack6(tmp_path, answers={"nvrtc": nvrtc(version)})
+    machine = jetpack6(tmp_path, answers={"nvrtc": nvrtc(version), "kernels": KERNELS})
     machine.install("cuda-core", "1.2.2")
     machine.install("cuda-bindings", f"{version}.0")
     found = examine(machine)
     if fits:
-        assert "compile: cuda-core 1.2.2, cuda-bindings 12.9.0, NVRTC 12.9" in found.one("kernels", Level.OK).found
+        assert (
+            "compile and load: cuda-core 1.2.2, cuda-bindings 12.9.0, NVRTC 12.9"
+            in found.one("kernels", Level.OK).found
+        )
     else:
         kernels = found.one("kernels")
         assert "the driver runs CUDA up to 12.6" in kernels.found
         assert kernels.command == "pip install 'cuda-core[cu12]' nvidia-cuda-nvrtc-cu12"
+
+
+def test_engines_wait_for_what_drives_the_gpu(tmp_path: Path) -> None:
+    machine = thor(tmp_path)
+    for question in ("nvrtc", "kernels"):
+        machine.answers[question] = ABSENT
+    found = examine(machine)
+    assert found.works == ["cpu"]
+    assert found.one("kernels", Level.NOTE).command == "pip install 'gapcam[cuda]'"
+    assert found.devices["tensorrt"].says.startswith("kernels: neither cuda-core nor PyCUDA is installed")
+
+
+def test_kernels_that_do_not_load_keep_every_gpu_device_from_working(tmp_path: Path) -> None:
+    machine = new_desktop(tmp_path, answers={"kernels": Answer(error="error 209: no kernel image")})
+    found = examine(machine)
+    assert found.works == ["cpu"]
+    assert found.one("kernels").found.endswith("on the GPU: error 209: no kernel image")
 
 
 def test_bindings_and_compiler_of_two_majors(tmp_path: Path) -> None:

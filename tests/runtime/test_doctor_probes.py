@@ -12,10 +12,16 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+# A libcuda that is no GPU, and the kernels behind it, lie beside the tests of the drivers.
+sys.path.insert(0, str(Path(__file__).parent / "cuda"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "gpu"))
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from host_libcuda import cuda_headers, host_environment, host_libcuda
+from host_library import compiler, host_library
 from recorded_machines import elf
 
 from gapcam.doctor.elf import needed_libraries
@@ -127,9 +133,9 @@ def test_this_machines_facts_are_those_that_python_knows() -> None:
     assert facts.answers["device cpu"].error is None
 
 
-def run_doctor(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_doctor(*arguments: str, path: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gapcam.cli.main", "doctor", *arguments]
-    environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+    environment = {**os.environ, **settings, **({"PYTHONPATH": str(path)} if path else {})}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -159,3 +165,22 @@ def test_where_nothing_works_the_exit_code_is_6(tmp_path: Path) -> None:
     assert ran.returncode == 6, ran.stdout
     assert "wrong ELF class" in ran.stdout
     assert ran.stderr == ""
+
+
+def test_a_libcuda_is_asked_for_its_devices_and_takes_the_kernels(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> None:
+    """That libcuda runs kernels on the CPU. It is the real cuda.core and NVRTC that answer."""
+    if compiler() is None or cuda_headers() is None:
+        pytest.skip("no C++ compiler, or no cuda.h: the libcuda that is no GPU cannot be made")
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    ran = run_doctor("--json", **host_environment(host_libcuda(shared), [host_library(shared)]))
+    found = json.loads(ran.stdout)
+    assert found["facts"]["driver"]["cuda"] == [13, 0]
+    (gpu,) = found["facts"]["driver"]["gpus"]
+    assert "not a GPU" in gpu["name"]
+    assert gpu["capability"] == [8, 0]
+    assert found["facts"]["answers"]["kernels"]["values"]["driver"].startswith("cuda.core")
+    (kernels,) = [one for one in found["findings"] if one["subject"] == "kernels"]
+    assert kernels["level"] == "ok"
+    assert kernels["found"].startswith("compile and load")

@@ -37,21 +37,24 @@ def judge(facts: Facts) -> list[Finding]:
 def devices(facts: Facts, findings: Sequence[Finding]) -> list[Device]:
     """Each of `gapcam.doctor.findings.DEVICES`, and whether it works.
 
-    A device works where a small model ran on it through ONNX Runtime, or, for the two TensorRTs, where their runtime
-    for engine files is ready. Why one does not is what the first finding says that has to do with it.
+    The CPU works where a small model ran on it. A GPU's device works where gapcam's kernels load and a small model ran
+    through ONNX Runtime, or, for the two TensorRTs, where their runtime for engine files is ready. Why one does not is
+    what the first finding says that has to do with it.
     """
     return [_device(name, facts, findings) for name in DEVICES]
 
 
 def _device(name: DeviceName, facts: Facts, findings: Sequence[Finding]) -> Device:
     trial = facts.answers[f"device {name}"]
-    runs = [str(trial.values["engine"])] if trial.error is None else []
+    ready = name == "cpu" or facts.answers["kernels"].error is None
+    runs = [str(trial.values["engine"])] if ready and trial.error is None else []
     if name in _ENGINES:
         engines = facts.answers[name]
-        if engines.error is None and engines.values.get("loads") and gpu_works(facts):
+        if ready and engines.error is None and engines.values.get("loads") and gpu_works(facts):
             runs.append(f"engine files: {_ENGINES[name]} {engines.values['version']}")
     if runs:
         return Device(name=name, works=True, says="; ".join(runs))
     reasons = [finding for finding in findings if name in finding.devices]
-    says = f"{reasons[0].subject}: {reasons[0].found}" if reasons else trial.error or "nothing runs on it"
+    error = trial.error or facts.answers["kernels"].error
+    says = f"{reasons[0].subject}: {reasons[0].found}" if reasons else error or "nothing runs on it"
     return Device(name=name, works=False, says=says)

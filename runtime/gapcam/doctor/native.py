@@ -7,12 +7,16 @@ prints its answer as the last line of its output, behind a mark.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -142,18 +146,29 @@ def _pycuda() -> dict[str, Any]:
     return {"version": str(version), "cuda": ".".join(map(str, driver.get_version()[:2]))}
 
 
+def _kernels() -> dict[str, Any]:
+    """Open the GPU as `gapcam.load` would, and load gapcam's kernels into it."""
+    from gapcam.cuda.kernel_cache import load_kernels
+    from gapcam.cuda.open_driver import open_driver
+
+    with _own_cache():
+        driver = open_driver()
+        with driver.active():
+            load_kernels(driver)
+        name = driver.name
+        driver.close()
+    return {"driver": name}
+
+
 def _device(device: str) -> dict[str, Any]:
     """Run a model of two nodes through what `gapcam.load(..., device=...)` would use, and check the result."""
-    import tempfile
-    from pathlib import Path
-
     import numpy as np
 
     from gapcam.devices import open_backend
     from gapcam.doctor.tiny_model import SIDE, tiny_model
 
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "tiny.onnx"
+    with _own_cache() as folder:
+        model = folder / "tiny.onnx"
         model.write_bytes(tiny_model())
         backend = open_backend(model, device=device)
         try:
@@ -165,9 +180,18 @@ def _device(device: str) -> dict[str, Any]:
     return {"engine": backend.engine}
 
 
+@contextmanager
+def _own_cache() -> Iterator[Path]:
+    """A folder in the place of the user's cache, so that asking changes nothing."""
+    with TemporaryDirectory() as folder:
+        os.environ["GAPCAM_CACHE_DIR"] = folder
+        yield Path(folder)
+
+
 QUESTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "driver": _driver,
     "nvrtc": _nvrtc,
+    "kernels": _kernels,
     "numpy": _numpy,
     "opencv": _opencv,
     "onnxruntime": _onnxruntime,
@@ -185,6 +209,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(QUESTIONS, ("onnxruntime",)),
     "driver": ("sys",),
     "nvrtc": ("cuda.core", "cuda.bindings"),
+    "kernels": ("cuda.core", "pycuda"),
     "numpy": ("numpy",),
     "opencv": ("cv2",),
     "tensorrt": ("tensorrt",),

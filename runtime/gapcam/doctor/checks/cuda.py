@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 
 from gapcam.doctor.facts import Facts, Gpu
-from gapcam.doctor.findings import Finding, Level, driver_major, gpu_works
+from gapcam.doctor.findings import GPU_DEVICES, Finding, Level, driver_major, gpu_works
 from gapcam.doctor.fits import CUDA_COMMAND, OLDEST_CAPABILITY, text
 
 _SUBJECT = "kernels"
-_DEVICES = ()
-"""Without gapcam's kernels inference runs as well; maps and overlays are computed by NumPy."""
+"""What gapcam drives a GPU with, whatever runs the model: without, no device but the CPU works."""
 
 
 def check_cuda(facts: Facts) -> Iterator[Finding]:
@@ -25,9 +24,10 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
                 yield Finding(
                     level=Level.NOTE,
                     subject=_SUBJECT,
-                    found="cuda-core is not installed: maps and overlays are computed on the CPU",
+                    found="neither cuda-core nor PyCUDA is installed, with which gapcam drives the GPU",
                     expected="cuda-core, cuda-bindings and NVRTC of the driver's CUDA",
                     command=command,
+                    devices=GPU_DEVICES,
                 )
         else:
             yield Finding(
@@ -36,6 +36,7 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
                 found=f"cuda.core or its compiler does not load: {nvrtc.error}",
                 expected="cuda-core, cuda-bindings and NVRTC of one major version",
                 command=command,
+                devices=GPU_DEVICES,
             )
         yield from _pycuda(facts)
         return
@@ -52,6 +53,7 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
             found=f"{found}; the driver runs CUDA up to {text(facts.driver.cuda or ())}",
             expected=f"NVRTC and cuda-bindings {major}: a driver does not load code of a newer major version",
             command=command,
+            devices=GPU_DEVICES,
         )
     elif bindings and int(bindings.version.partition(".")[0]) != ours:
         yield Finding(
@@ -60,6 +62,7 @@ def check_cuda(facts: Facts) -> Iterator[Finding]:
             found=found,
             expected="cuda-bindings and NVRTC of one major version",
             command=command,
+            devices=GPU_DEVICES,
         )
     else:
         yield from _architectures(facts, found, ours)
@@ -77,10 +80,24 @@ def _architectures(facts: Facts, found: str, ours: int) -> Iterator[Finding]:
             found=f"{found}, which does not compile for {gpu.name} (SM {text(gpu.capability)})",
             expected=_compiler_for(gpu, ours),
             command=CUDA_COMMAND[12] if gpu.capability < OLDEST_CAPABILITY[13] else CUDA_COMMAND[13] + " --upgrade",
+            devices=GPU_DEVICES if len(unknown) == len(facts.driver.gpus) else (),
         )
-    if not unknown:
-        where = "compile" if facts.driver.gpus else "compile, and there is no GPU to run them"
-        yield Finding(level=Level.OK, subject=_SUBJECT, found=f"{where}: {found}")
+    if unknown:
+        return
+    kernels = facts.answers["kernels"]
+    if not facts.driver.gpus:
+        yield Finding(level=Level.OK, subject=_SUBJECT, found=f"compile, and there is no GPU to run them: {found}")
+    elif kernels.error is None:
+        yield Finding(level=Level.OK, subject=_SUBJECT, found=f"compile and load: {found}")
+    else:
+        yield Finding(
+            level=Level.PROBLEM,
+            subject=_SUBJECT,
+            found=f"{found}; on the GPU: {kernels.error}",
+            expected="kernels that compile and load",
+            command="gapcam doctor --json   # has all that was found, for a bug report",
+            devices=GPU_DEVICES,
+        )
 
 
 def _compiler_for(gpu: Gpu, ours: int) -> str:
