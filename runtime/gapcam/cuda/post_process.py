@@ -117,7 +117,8 @@ class CudaPostProcess:
             with self._times.timed("map"), self._bench() as bench:
                 if not classes:
                     return np.empty((0, *self._shared.model.map_size), np.float32)
-                return self._downloaded(self._computed(bench, classes, clamp_negative).maps, bench)
+                found = self._computed(bench, classes, clamp_negative)  # held until its work is done
+                return self._downloaded(found.maps, bench)
 
     def heatmap(
         self, index: int, *, normalization: Normalization, limits: tuple[float, float] | None, clamp_negative: bool
