@@ -672,10 +672,12 @@ struct MapView {
     }
 };
 
+typedef unsigned short StagedLevel;  // 0 to 255, or two of them blended, 0 to 255 * 256
+
 // A heat as it is, or as a level: uint8(heat * 255 + 0.5) of float32 numbers.
 __device__ __forceinline__ void put_heat(float *at, float heat) { *at = heat; }
-__device__ __forceinline__ void put_heat(unsigned *at, float heat) {
-    *at = static_cast<unsigned>(__fadd_rn(__fmul_rn(heat, 255.0f), 0.5f));
+__device__ __forceinline__ void put_heat(StagedLevel *at, float heat) {
+    *at = static_cast<StagedLevel>(__fadd_rn(__fmul_rn(heat, 255.0f), 0.5f));
 }
 
 // The rows or columns of levels that pixels lie over, the first to the last, of which the network saw some. `levels`
@@ -716,7 +718,7 @@ __device__ Taps taps_of_pixel(int pixel, Range seen, const int *levels, Range st
     return Taps{packed / 512 - staged.first, kLevelSteps - step, step};
 }
 
-__device__ __forceinline__ unsigned level_of_pixel(const unsigned *row, Taps taps) {
+__device__ __forceinline__ unsigned level_of_pixel(const StagedLevel *row, Taps taps) {
     return (row[taps.place] * taps.first + row[taps.place + 1] * taps.second + (1u << 15)) >> 16;
 }
 
@@ -848,19 +850,19 @@ __device__ __forceinline__ MapView begin_overlay(const OverlayWork &work, unsign
 // Of a tile: its levels go to shared memory, [level_rows][stride], and behind them for each of its rows the two rows of
 // levels that its pixels lie between, blended, [tile_rows][stride]. Lanes lie along the rows there, so that a row's
 // taps are read once. Gives the second. All threads call it; it waits for those that still read what it wrote before.
-__device__ __forceinline__ const unsigned *stage_levels(
-    const OverlayWork &work, const MapView &view, int top, int rows, Range columns, unsigned *shared
+__device__ __forceinline__ const StagedLevel *stage_levels(
+    const OverlayWork &work, const MapView &view, int top, int rows, Range columns, StagedLevel *shared
 ) {
     const Range staged = levels_under(top, top + rows - 1, work.seen_rows, work.rows, 9);
     stage_heats(view, staged, columns, work.row_places, work.column_places, work.lanes, work.stride, shared);
     __syncthreads();
-    unsigned *blended = shared + work.level_rows * work.stride;
+    StagedLevel *blended = shared + work.level_rows * work.stride;
     const int row = threadIdx.x;
     if (row < rows) {
         const Taps taps = taps_of_pixel(top + row, work.seen_rows, work.rows, staged);
-        const unsigned *above = shared + taps.place * work.stride, *below = above + work.stride;
+        const StagedLevel *above = shared + taps.place * work.stride, *below = above + work.stride;
         for (int i = threadIdx.y; i < columns.count; i += kTileThreadRows)
-            blended[row * work.stride + i] = above[i] * taps.first + below[i] * taps.second;
+            blended[row * work.stride + i] = static_cast<StagedLevel>(above[i] * taps.first + below[i] * taps.second);
     }
     __syncthreads();
     return blended;
@@ -868,7 +870,7 @@ __device__ __forceinline__ const unsigned *stage_levels(
 
 // BGR and BGRA: of a tile, a thread has a word in kRowsEach rows.
 template <bool kHasAlpha>
-__device__ __forceinline__ void overlay_packed(const OverlayWork &work, unsigned *shared, unsigned *palette) {
+__device__ __forceinline__ void overlay_packed(const OverlayWork &work, StagedLevel *shared, unsigned *palette) {
     // Which pixels: of BGR, `skipped` bytes of the first one are in the word before.
     constexpr int kBytes = kHasAlpha ? 4 : 3;
     const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, row_bytes = work.width * kBytes;
@@ -901,14 +903,14 @@ __device__ __forceinline__ void overlay_packed(const OverlayWork &work, unsigned
             const int row = threadIdx.y + i * kTileThreadRows;
             frame[i] = row < rows && words.bytes > 0 ? words.load(top + row) : 0;
         }
-        const unsigned *levels = stage_levels(work, view, top, rows, columns, shared);
+        const StagedLevel *levels = stage_levels(work, view, top, rows, columns, shared);
         if (words.bytes <= 0) continue;
         with_constants(words.whole, work.by_heat, [&](auto whole, auto by_heat) {
 #pragma unroll
             for (int i = 0; i < kRowsEach; ++i) {
                 const int row = threadIdx.y + i * kTileThreadRows;
                 if (row >= rows) return;
-                const unsigned *level_row = levels + row * work.stride;
+                const StagedLevel *level_row = levels + row * work.stride;
                 const unsigned color = palette[level_of_pixel(level_row, first)];
                 const unsigned next = kHasAlpha ? 0 : palette[level_of_pixel(level_row, second)];
                 const unsigned colors = __byte_perm(color, next, order), keeps = __byte_perm(color, next, keeps_order);
@@ -921,7 +923,7 @@ __device__ __forceinline__ void overlay_packed(const OverlayWork &work, unsigned
 
 // NV12: of a tile, a thread has a word of luma, four pixels, in kRowsEach rows, two by two, and the word of chroma of
 // each two. A pair of chroma has the mean level of its four pixels, and is blended where the network saw all four.
-__device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned *shared, unsigned *palette) {
+__device__ __forceinline__ void overlay_planes(const OverlayWork &work, StagedLevel *shared, unsigned *palette) {
     const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, offset = first_byte + threadIdx.x * 4;
     const WordColumn luma = WordColumn::of_plane(work.plane, offset, work.width, work.aligned);
     const WordColumn chroma = WordColumn::of_plane(work.chroma, offset, work.width, work.aligned);
@@ -951,7 +953,7 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned
             frame[i] = has_row ? luma.load(top + row) : 0;
             if (i % 2 == 0) frame_chroma[i / 2] = has_row ? chroma.load((top + row) / 2) : 0;
         }
-        const unsigned *levels = stage_levels(work, view, top, rows, columns, shared);
+        const StagedLevel *levels = stage_levels(work, view, top, rows, columns, shared);
         if (luma.bytes <= 0) continue;
         with_constants(luma.whole, work.by_heat, [&](auto whole, auto by_heat) {
 #pragma unroll
@@ -962,7 +964,7 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned
 #pragma unroll
                 for (int j = 0; j < 2; ++j) {
                     const int row = upper + j;
-                    const unsigned *level_row = levels + row * work.stride;
+                    const StagedLevel *level_row = levels + row * work.stride;
                     unsigned colors[4];
 #pragma unroll
                     for (int k = 0; k < 4; ++k) {
@@ -992,8 +994,8 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned
 }
 
 // A grid of (words of a row / kTileWords, height / block_rows) blocks of (kTileWords, kTileThreadRows) threads, with
-// shared memory of (level_rows + tile_rows) * stride ints. block_rows is a multiple of tile_rows, and that, of NV12, of
-// 2. The same parameters for each format.
+// shared memory of (level_rows + tile_rows) * stride StagedLevels. block_rows is a multiple of tile_rows, and that, of
+// NV12, of 2. The same parameters for each format.
 #define OVERLAY_PARAMETERS                                                                                             \
     const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,              \
         float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const unsigned *palette,         \
@@ -1015,17 +1017,17 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, unsigned
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_bgr(OVERLAY_PARAMETERS) {
     __shared__ unsigned staged_palette[256];
-    overlay_packed<false>(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
+    overlay_packed<false>(OVERLAY_WORK, dynamic_shared<StagedLevel>(), staged_palette);
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_bgra(OVERLAY_PARAMETERS) {
     __shared__ unsigned staged_palette[256];
-    overlay_packed<true>(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
+    overlay_packed<true>(OVERLAY_WORK, dynamic_shared<StagedLevel>(), staged_palette);
 }
 
 extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) overlay_nv12(OVERLAY_PARAMETERS) {
     __shared__ unsigned staged_palette[256];
-    overlay_planes(OVERLAY_WORK, dynamic_shared<unsigned>(), staged_palette);
+    overlay_planes(OVERLAY_WORK, dynamic_shared<StagedLevel>(), staged_palette);
 }
 
 // The normalised map over the whole frame in float, [height,width]; 0 where the network did not look. As the overlay,

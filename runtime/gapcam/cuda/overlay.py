@@ -99,7 +99,7 @@ class Overlay:
         row_bytes = layout.width * _BYTES[layout.format]
         starts = np.arange(0, row_bytes, 4 * _TILE_WORDS)
         pixels = np.stack([starts, starts + 4 * _TILE_WORDS - 1]) // _BYTES[layout.format]
-        tile = sampled.tile(pixels, blended_rows=True)
+        tile = sampled.tile(pixels, itemsize=2, blended_rows=True)
         down = -(-layout.height // tile.rows)
         block_rows = tile.rows * min(max(len(starts) * down // _BLOCKS, 1), _TILES)
         self._grid = (len(starts), -(-layout.height // block_rows), 1)
@@ -201,7 +201,7 @@ class HeatMap:
         seen = placement.frame_rect
         height, width = frame_size
         starts = np.arange(0, width, _TILE_WORDS)
-        tile = sampled.tile(np.stack([starts, starts + _TILE_WORDS - 1]), blended_rows=False)
+        tile = sampled.tile(np.stack([starts, starts + _TILE_WORDS - 1]), itemsize=4, blended_rows=False)
         self._grid = (len(starts), -(-height // tile.rows), 1)
         self._shared_bytes = tile.shared_bytes
         rows, columns = sampled.rows, sampled.columns
@@ -314,11 +314,12 @@ class _SampledMap:
         )
         return np.concatenate([rows, rows[-1:]]), np.concatenate([columns, columns[-1:]])
 
-    def tile(self, pixels: NDArray[np.int64], *, blended_rows: bool) -> _Tile:
+    def tile(self, pixels: NDArray[np.int64], *, itemsize: int, blended_rows: bool) -> _Tile:
         """The largest tile that fits.
 
         Args:
             pixels: [2,t], the first and the last column of the frame in each tile.
+            itemsize: of a level, in bytes.
             blended_rows: whether a tile also keeps a row of levels for each of its rows.
         """
         columns = _most_levels(self.columns, pixels - self._seen.x)
@@ -326,7 +327,7 @@ class _SampledMap:
         for rows in (_TILE_ROWS >> shift for shift in range(5)):
             tops = np.arange(0, self._seen.y + self._seen.height, rows)
             level_rows = _most_levels(self.rows, np.stack([tops, tops + rows - 1]) - self._seen.y)
-            shared_bytes = 4 * stride * (level_rows + (rows if blended_rows else 0))
+            shared_bytes = itemsize * stride * (level_rows + (rows if blended_rows else 0))
             if shared_bytes <= _SHARED_BYTES:
                 return _Tile(rows, level_rows, stride, min((columns - 1).bit_length(), 5), shared_bytes)
         raise UsageError(

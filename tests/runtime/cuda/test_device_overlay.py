@@ -377,13 +377,24 @@ def test_the_order_of_blocks_and_threads_does_not_matter(driver: HostDriver) -> 
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("size", [(1080, 1920), (2160, 3840)])
-def test_full_hd_and_4k(driver: HostDriver, size: tuple[int, int]) -> None:
-    layout = FrameLayout("bgr", *size)
+@pytest.mark.parametrize(
+    ("frame_format", "size", "resize"),
+    [
+        ("bgr", (1080, 1920), "squash"),
+        ("bgr", (2160, 3840), "letterbox"),
+        ("bgra", (1080, 1920), "crop"),
+        ("nv12", (1080, 1920), "crop"),
+        ("nv12", (2160, 3840), "squash"),
+    ],
+)
+def test_full_hd_and_4k(driver: HostDriver, frame_format: Any, size: tuple[int, int], resize: str) -> None:
+    """So large that a block takes several tiles one after the other."""
+    layout = FrameLayout(frame_format, *size)
     frame, raw = random_frame(np.random.default_rng(2), layout), a_map((7, 7))
-    placement = placed(size, (224, 224), "squash")
+    placement = placed(size, (224, 224), resize)
     got = run_overlay(driver, raw, frame, layout, placement, (224, 224))
-    assert_alike(got, blend(frame, normalize(seen_part(raw, (224, 224), placement)), placement))
+    expected = reference(frame, layout, normalize(seen_part(raw, (224, 224), placement)), placement)
+    assert_alike(got, expected)
 
 
 def test_an_nv12_overlay_looks_like_that_of_the_converted_frame(driver: HostDriver) -> None:
