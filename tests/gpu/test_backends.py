@@ -173,13 +173,9 @@ def test_a_batch_that_is_too_large_is_one_line_and_the_backend_goes_on(backend: 
     backend.run(WANTED, images(backend, 1, 0))
 
 
-def test_a_session_explains_a_photograph_as_the_cpu_does(
-    prepared: Maker, demo_model: Path, tmp_path: Path, cat: NDArray[np.uint8]
-) -> None:
-    here = tmp_path / "demo.onnx"
-    here.write_bytes(demo_model.read_bytes())
-    path, device = prepared(here)
-    with gapcam.load(here, device="cpu") as plain, gapcam.load(path, device=device) as session:
+def test_a_session_explains_a_photograph_as_the_cpu_does(prepared: Maker, model: Path, cat: NDArray[np.uint8]) -> None:
+    path, device = prepared(model)
+    with gapcam.load(model, device="cpu") as plain, gapcam.load(path, device=device) as session:
         assert session.identity_error <= session.identity_tolerance
         expected = plain(cat)
         for result in (session(cat), session(cat), *session.batch([cat] * LARGEST)):
