@@ -70,8 +70,8 @@ ONNXRUNTIME_GPU = {
 """What to install, by the driver's major version."""
 
 ONNXRUNTIME_AARCH64_CAPABILITIES = ((8, 9), (9, 0), (12, 0), (12, 1))
-"""What PyPI's aarch64 wheel of onnxruntime-gpu has CUDA code for: not Orin (8.7), not Thor (11.0). Source: cuobjdump of
-1.31's wheel."""
+"""What PyPI's aarch64 wheel of onnxruntime-gpu has CUDA code for: not Orin (8.7), not Thor (11.0). Source: what 1.31's
+wheel holds."""
 
 TENSORRT_RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Source: the members of ComputeCapability in TensorRT-RTX 1.7; its wheels are for x86-64 only."""
@@ -84,7 +84,7 @@ JETSON_CONTAINERS = "jetson-containers run $(autotag onnxruntime)"
 """ONNX Runtime with CUDA and TensorRT for Jetsons, which PyPI does not have. Source: dusty-nv/jetson-containers."""
 
 LARGE_BUILD_BYTES = 2 * 2**30
-"""TensorRT's builder loads 1 GB of its own and tries kernels beside the network's weights."""
+"""A judgement, not a measurement: TensorRT's builder tries kernels beside the network's weights."""
 SMALL_DISK_BYTES = 2**30
 """An engine is about as large as its network's weights, a timing cache some megabytes."""
 

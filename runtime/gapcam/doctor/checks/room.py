@@ -43,7 +43,7 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
             level=Level.NOTE,
             subject="memory",
             found=found,
-            expected="2 GiB or more to build engines in; to run one needs far less",
+            expected="2 GiB or more to build engines in, which takes more than to run them",
             command="sudo systemctl isolate multi-user.target   # ends a Jetson's desktop",
         )
     else:
