@@ -16,6 +16,7 @@ from gapcam.backends.onnxruntime_providers import (
     PROVIDERS,
     GpuDevice,
     check_loads,
+    explain_absent,
     explain_failure,
     explain_missing,
     rtx_devices,
@@ -65,6 +66,22 @@ def test_what_is_no_absent_library_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"too short|invalid ELF") as caught:
         ctypes.CDLL(str(broken))
     assert explain_missing(str(caught.value)) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "installed", "arm", "said"),
+    [
+        ("cuda", ["onnxruntime"], False, "is the one for CPUs, without the CUDA provider. Replace it: pip uninstall"),
+        ("cuda", ["onnxruntime"], True, "PyPI's wheel does not run on a Jetson; jetson-containers builds one"),
+        ("tensorrt", ["onnxruntime-gpu"], True, "the wheel of onnxruntime-gpu for Arm has no TensorRT provider"),
+        ("tensorrt", ["onnxruntime-gpu"], False, "was built without the TensorRT provider"),
+        ("cuda", ["onnxruntime", "onnxruntime-gpu"], False, "pip uninstall -y onnxruntime onnxruntime-gpu && pip"),
+    ],
+)
+def test_a_provider_that_is_not_in_the_build_is_explained(
+    kind: GpuDevice, installed: list[str], said: str, *, arm: bool
+) -> None:
+    assert said in explain_absent(kind, installed, arm=arm)
 
 
 @pytest.mark.skipif(bool(presence().devices), reason="there is a GPU here")

@@ -11,6 +11,7 @@ import ctypes
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -72,7 +73,8 @@ def check_loads(kind: GpuDevice) -> None:
     provider = PROVIDERS[kind]
     _check_gpu(provider)
     if provider.name not in onnxruntime.get_available_providers():
-        raise BackendError(f"{_absent(kind)}; {_DOCTOR}")
+        installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+        raise BackendError(f"{explain_absent(kind, installed, arm=_is_arm())}; {_DOCTOR}")
     _check_cuda_of_driver(provider)
     if kind == "tensorrt":
         with suppress(ImportError, OSError):
@@ -123,7 +125,7 @@ def explain_failure(text: str, architecture: str) -> str:
         hint = (
             "; PyPI's wheel for Arm has code for SM 89, 90, 120 and 121 only, so that a Jetson needs one that was "
             "built for it (jetson-containers)"
-            if platform.machine().lower() in ("aarch64", "arm64")
+            if _is_arm()
             else ""
         )
         return f". This onnxruntime-gpu has no code for the GPU's architecture ({architecture}){hint}, {ENGINE_INSTEAD}"
@@ -145,19 +147,23 @@ def _listed(provider: Provider) -> list[OrtEpDevice]:
     return [device for device in onnxruntime.get_ep_devices() if device.ep_name == provider.name]
 
 
-def _absent(kind: GpuDevice) -> str:
-    """Why a provider is not in this build."""
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
-    arm = platform.machine().lower() in ("aarch64", "arm64")
+def explain_absent(kind: GpuDevice, installed: Sequence[str], *, arm: bool) -> str:
+    """Why a provider is not in this build of ONNX Runtime.
+
+    Args:
+        kind: which provider.
+        installed: which of the distributions onnxruntime and onnxruntime-gpu are.
+        arm: whether this is an Arm machine, such as a Jetson.
+    """
     if len(installed) == 2:
         return (
             "onnxruntime and onnxruntime-gpu are both installed, into the same folder, and the one for CPUs was the "
             "last. Remove both, then install one: pip uninstall -y onnxruntime onnxruntime-gpu && pip install "
             "'gapcam[gpu]'"
         )
-    if kind == "tensorrt" and installed == ["onnxruntime-gpu"] and arm:
+    if kind == "tensorrt" and arm and "onnxruntime-gpu" in installed:
         return f"the wheel of onnxruntime-gpu for Arm has no TensorRT provider; take --device cuda, {ENGINE_INSTEAD}"
-    if installed == ["onnxruntime-gpu"]:
+    if "onnxruntime-gpu" in installed:
         return f"onnxruntime-gpu {ORT_VERSION} was built without {PROVIDERS[kind].title}; take another --device"
     jetson = (
         f". PyPI's wheel does not run on a Jetson; jetson-containers builds one that does, {ENGINE_INSTEAD}"
@@ -220,6 +226,10 @@ def explain_missing(text: str) -> str:
 
 def _cuda_libraries() -> str:
     return "Install the CUDA libraries and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+
+
+def _is_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
 
 
 def _version(distribution: str) -> str:
