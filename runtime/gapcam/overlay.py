@@ -68,8 +68,8 @@ def blend(
     seen = placement.frame_rect
     if (seen.height, seen.width) != frame.shape[:2]:
         np.copyto(out, frame)
-    levels = (heat * 255 + 0.5).astype(np.uint8)
-    levels = cv2.resize(levels, (seen.width, seen.height), interpolation=cv2.INTER_LINEAR_EXACT)
+    on_input = (heat * 255 + 0.5).astype(np.uint8)
+    levels = cv2.resize(on_input, (seen.width, seen.height), interpolation=cv2.INTER_LINEAR_EXACT)
     if alpha_by_heat:
         colors, keeps = colors_by_heat(colormap, alpha)
     source = frame[seen.rows, seen.columns]
