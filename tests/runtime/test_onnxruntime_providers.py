@@ -21,6 +21,7 @@ from gapcam.backends.onnxruntime_providers import (
     explain_missing,
     rtx_devices,
 )
+from gapcam.backends.onnxruntime_session import one_line
 from gapcam.cuda.presence import presence
 from gapcam.errors import BackendError
 
@@ -50,6 +51,7 @@ def loader_message(folder: Path, missing: str) -> str:
         ("libcudnn.so.9", ("libcudnn.so.9 is absent", "pip install 'onnxruntime-gpu[cuda,cudnn]'")),
         ("libnvinfer.so.10", ("it links TensorRT 10", "'tensorrt-cu13<11'", "--device cuda", "gapcam build")),
         ("libcuda.so.1", ("there is no NVIDIA driver",)),
+        ("libnvidia-ml.so.1", ("of NVIDIA's driver is absent", "NVIDIA_DRIVER_CAPABILITIES")),
     ],
 )
 def test_a_library_that_is_absent_is_named_with_the_command_that_brings_it(
@@ -123,6 +125,23 @@ def test_known_failures_say_what_to_do(text: str, hint: str) -> None:
 
 def test_an_unknown_failure_is_not_explained() -> None:
     assert explain_failure("INVALID_ARGUMENT : Got invalid dimensions for input: image", "sm_87") == ""
+
+
+def test_a_message_of_onnx_runtime_loses_the_places_in_its_source() -> None:
+    # as onnxruntime-gpu 1.31.1 gave it, with a driver that answers every call with "not supported"
+    message = (
+        "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 static "
+        "onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions(const "
+        "onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to "
+        'parse provider option "device_id": CUDA failure 36: API call is not supported in the installed CUDA driver ; '
+        "GPU=-1 ; hostname=vm ; file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc ;"
+        " line=70 ; expr=cudaGetDeviceCount(&num_devices); \n"
+    )
+    assert one_line(RuntimeError(message)) == (
+        'Failed to parse provider option "device_id": CUDA failure 36: API call is not supported in the installed CUDA '
+        "driver"
+    )
+    assert one_line(RuntimeError("two\nlines")) == "two lines"
 
 
 # Options.

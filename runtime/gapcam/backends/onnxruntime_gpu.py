@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from gapcam.backends.onnx_outline import read_outline
 from gapcam.backends.onnxruntime_assignment import RECORDING, check_on_device, nodes_by_provider
 from gapcam.backends.onnxruntime_device import OnnxRuntimeDeviceBackend
 from gapcam.backends.onnxruntime_providers import PROVIDERS, GpuDevice, check_loads, explain_failure, rtx_devices
-from gapcam.backends.onnxruntime_session import CPU_PROVIDER, ORT_VERSION, make_options, make_session
+from gapcam.backends.onnxruntime_session import CPU_PROVIDER, ORT_VERSION, make_options, make_session, onnxruntime
 from gapcam.cache_folder import cache_folder
 from gapcam.contract import Precision, contract_from_metadata
 from gapcam.cuda.driver import Stream
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtEpDevice
 
 _GRAPH = "enable_cuda_graph"
+_WARNINGS, _FATAL = 2, 4
+"""Severities of ONNX Runtime's log."""
 
 
 def open_on_gpu(
@@ -64,11 +67,12 @@ def open_on_gpu(
     try:
         with driver.active():
             stream = driver.stream()
-            session = _session(
-                path, kind, plugin, number, stream, threads, provider_options or {}, session_options or {}
-            )
+            how = (path, kind, plugin, number, stream, threads, provider_options or {}, session_options or {})
+            with _quiet():
+                session = _session(*how)
             provider = PROVIDERS[kind]
             if provider.name not in session.get_providers():
+                _session(*how)  # so that ONNX Runtime writes why: there is no other way to hear it
                 raise BackendError(
                     f"{provider.title} of ONNX Runtime {ORT_VERSION} did not start on device {number}; what it wrote "
                     "above says why, and gapcam doctor what to do"
@@ -79,10 +83,10 @@ def open_on_gpu(
             session, driver, stream, engine=f"onnxruntime {ORT_VERSION}, {provider.name}, {driver.device_name}"
         )
         _try(backend)
-    except ModelError as error:
+    except (BackendError, ModelError) as error:
         hint = explain_failure(str(error), driver.architecture)
         driver.close()
-        if hint:
+        if hint and hint not in str(error):
             raise BackendError(f"{error}{hint}") from error
         raise
     except BaseException:
@@ -137,24 +141,24 @@ def _session(
 ) -> InferenceSession:
     """A session; without CUDA graphs where the model cannot be in one."""
     chosen = gpu_options(kind, number, stream.handle, _precision(path), cache_folder(), given)
-    settings = {RECORDING[0]: RECORDING[1], **settings}
+    title, name = PROVIDERS[kind].title, PROVIDERS[kind].name
+    every = {RECORDING[0]: RECORDING[1], **settings}
     if plugin is not None:
-        options = make_options(threads, settings)
+        options = make_options(threads, every)
         options.add_provider_for_devices([plugin], chosen)
-        return make_session(path, options, None, settings=settings)
-    name = PROVIDERS[kind].name
+        return make_session(path, options, None, settings=settings, title=title)
     if kind == "tensorrt":  # what TensorRT does not take goes to the CUDA provider
         rest = {key: value for key, value in chosen.items() if not key.startswith("trt_")}
         providers = [(name, chosen), (PROVIDERS["cuda"].name, rest), (CPU_PROVIDER, {})]
     else:
         providers = [(name, chosen), (CPU_PROVIDER, {})]
     try:
-        return make_session(path, make_options(threads, settings), providers, settings=settings)
+        return make_session(path, make_options(threads, every), providers, settings=settings, title=title)
     except (ModelError, BackendError) as error:
         if "graph capture" not in str(error) or _GRAPH in given or _GRAPH not in chosen:
             raise
         del chosen[_GRAPH]
-        return make_session(path, make_options(threads, settings), providers, settings=settings)
+        return make_session(path, make_options(threads, every), providers, settings=settings, title=title)
 
 
 def _device_of(found: list[OrtEpDevice], number: int) -> OrtEpDevice:
@@ -171,6 +175,16 @@ def _precision(path: Path) -> Precision | None:
         return contract_from_metadata(read_outline(path).metadata, str(path)).precision
     except ContractError:
         return None  # whoever wants a contract says so
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ONNX Runtime warns of each session on a GPU that it found no plugin for it, and writes what it raises as well."""
+    onnxruntime.set_default_logger_severity(_FATAL)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)  # its default; it cannot be asked for
 
 
 def _try(backend: OnnxRuntimeDeviceBackend) -> None:

@@ -221,6 +221,8 @@ def explain_missing(text: str) -> str:
         )
     if library.startswith("libcuda."):
         return "there is no NVIDIA driver (libcuda.so.1)"
+    if library.startswith("libnvidia-ml."):
+        return f"{library} of NVIDIA's driver is absent; in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility"
     return f"{library} is absent. {_cuda_libraries()}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,6 +49,11 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 """All that ONNX Runtime raises when it cannot load or run a model."""
 
 
+_PLACE = re.compile(r"^\d+ : FAIL : |\b[\w/]+\.(?:h|cc):\d+ (?:\w+ )?| ; GPU=-?\d+ ; hostname=.*")
+_OF_A_DEVICE = re.compile(r"provider option|CUDA failure|CUDNN|cudnn|CUBLAS|cudaError|CUDA error|TensorRT")
+"""In messages that are not about the model."""
+
+
 def make_options(threads: int | None, settings: Mapping[str, object]) -> onnxruntime.SessionOptions:
     """Options of a session.
 
@@ -89,6 +95,7 @@ def make_session(
     providers: Providers | None,
     *,
     settings: Mapping[str, object],
+    title: str = "",
 ) -> onnxruntime.InferenceSession:
     """Load a model.
 
@@ -96,11 +103,12 @@ def make_session(
         path: of the .onnx file.
         options: of `make_options`.
         providers: in the order of preference; None where the options hold them.
-        settings: those that `options` were made of, for messages.
+        settings: the user's own of those that `options` were made of, for messages.
+        title: what messages call the provider, of one for GPUs.
 
     Raises:
         ModelError: the file is missing, no ONNX model, damaged, or uses what these providers do not know.
-        BackendError: a session option's value is refused.
+        BackendError: an option's value is refused, or a GPU fails.
     """
     check_is_file(path)
     try:
@@ -112,6 +120,8 @@ def make_session(
         )
     except ORT_ERRORS as error:
         why = explain_unreadable(path)
+        if why is None and title and _OF_A_DEVICE.search(str(error)):
+            raise BackendError(f"{title} of ONNX Runtime {ORT_VERSION} fails: {one_line(error)}") from error
         if why is None and settings and isinstance(error, _BINDING_ERRORS):
             raise BackendError(f"ONNX Runtime refuses the session options: {one_line(error)}") from error
         on_cpu = providers is not None and [name for name, _ in providers] == [CPU_PROVIDER]
@@ -137,8 +147,9 @@ def tensor_infos(nodes: Sequence[NodeArg]) -> dict[str, TensorInfo]:
 
 
 def one_line(error: Exception) -> str:
-    """ONNX Runtime's message without the code's state in front."""
-    return " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
+    """ONNX Runtime's message without its state and the places in its source code."""
+    text = " ".join(str(error).split()).rpartition("[ONNXRuntimeError] : ")[2]
+    return _PLACE.sub("", text)
 
 
 def _from_text(text: str, kind: type) -> object:
