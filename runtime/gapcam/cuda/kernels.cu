@@ -592,21 +592,21 @@ extern "C" __global__ void __launch_bounds__(kCamThreads, 4) cam(
 // ---------------------------------------------------------------------------------------------------------------------
 // Overlay: the map's levels in colour over the frame
 //
-// Bound by memory: each byte of the frame is read once and written once. A block has kTileWords words of each row in a
-// stretch of rows, and goes down it in tiles of up to kTileRows rows, so that what it must know of its columns is found
-// once. Of a tile, a thread has kRowsEach words one below the other, which it asks for first. While they are on their
-// way, the block computes the levels that the tile lies over, a few rows of a few columns, and blends two of those rows
-// for each of the tile's, in steps of 1/256. Both go to shared memory; each pixel then blends two neighbours of its row
-// and looks its colour up.
+// Bound by memory: each byte of the frame is read once and written once. A block has a tile of the frame: kTileLanes
+// pieces of each of up to kTileRows rows. A thread has kRowsEach pieces one below the other, which it asks for first.
+// While they are on their way, the block computes the levels that the tile lies over, a few rows of a few columns, and
+// blends two of those rows for each of the tile's, in steps of 1/256. Both go to shared memory; each pixel then blends
+// two neighbours of its row and looks its colour up.
 //
-// A word of four bytes is blended as it is, whatever pixels it holds: of BGR, the three words of four pixels hold
-// parts of two pixels each, so that a warp's loads and stores are 128 contiguous bytes in every format. The colours of
-// the two pixels are put into the word's order by one byte permutation.
+// A piece of BGR or BGRA is 16 bytes, whichever pixels they are of, so that a warp reads and writes 512 contiguous
+// bytes at once, and in few instructions: on the largest GPUs it is they that limit. 16 bytes of BGR are of 6 pixels;
+// their colours are put into the words' order by byte permutations. A piece of NV12 is a word in two rows, and the word
+// of their chroma.
 
-constexpr int kTileWords = 32, kTileRows = 32, kTileThreadRows = 8, kRowsEach = kTileRows / kTileThreadRows;
-constexpr int kTileThreads = kTileWords * kTileThreadRows;
-constexpr int kTileBlocks = 4;  // on a multiprocessor at a time: 64 registers, and 16 KB of the frame on their way
-constexpr int kLevelSteps = 256;
+constexpr int kTileLanes = 32, kTileThreadRows = 4, kRowsEach = 4, kTileRows = kTileThreadRows * kRowsEach;
+constexpr int kTileThreads = kTileLanes * kTileThreadRows;
+constexpr int kTileBlocks = 7;  // on a multiprocessor at a time: 72 registers
+constexpr unsigned kLevelSteps = 256;
 
 // Where a level lies in the map along one side: the cell before it, and the next one's weight. There is a table for the
 // rows and one for the columns of the part of the input that holds the frame, with the last entry twice.
@@ -680,14 +680,11 @@ __device__ __forceinline__ void put_heat(StagedLevel *at, float heat) {
     *at = static_cast<StagedLevel>(__fadd_rn(__fmul_rn(heat, 255.0f), 0.5f));
 }
 
-// The rows or columns of levels that pixels lie over, the first to the last, of which the network saw some. `levels`
-// holds for each of those the level before it, above its lowest `shift` bits.
-__device__ Range levels_under(int first, int last, Range seen, const int *levels, int shift) {
-    first = max(first, seen.first);
-    last = min(last, seen.first + seen.count - 1);
-    if (first > last) return Range{0, 0};
-    const int start = levels[first - seen.first] >> shift;
-    return Range{start, (levels[last - seen.first] >> shift) + 2 - start};
+// The rows or columns of levels that the pixels from the first to the last lie over. `levels` holds for each pixel the
+// level before it, above its lowest `shift` bits.
+__device__ Range levels_under(int first, int last, const int *levels, int shift) {
+    const int start = levels[first] >> shift;
+    return Range{start, (levels[last] >> shift) + 2 - start};
 }
 
 // Heats or levels of some rows and columns into shared memory, [rows][stride]. 2^lanes threads lie along the columns.
@@ -696,7 +693,7 @@ __device__ __forceinline__ void stage_heats(
     const MapView &view, Range rows, Range columns, const Place *row_places, const Place *column_places, int lanes,
     int stride, Value *out
 ) {
-    const int self = threadIdx.y * kTileWords + threadIdx.x;
+    const int self = threadIdx.y * kTileLanes + threadIdx.x;
     for (int i = self & ((1 << lanes) - 1); i < columns.count; i += 1 << lanes) {
         const Place column = column_places[columns.first + i];
 #pragma unroll 1
@@ -705,21 +702,20 @@ __device__ __forceinline__ void stage_heats(
     }
 }
 
-// Which two of the staged levels a pixel lies between along one side, and what they weigh: 256 together, or 0 where the
-// network did not see it, which gives level 0.
+// Which two of the staged levels a pixel lies between along one side, and what the second weighs, of 256.
 struct Taps {
-    unsigned place, first, second;
+    unsigned place, step;
 };
 
-// `levels` holds 512 times the level before each seen pixel plus the step.
-__device__ Taps taps_of_pixel(int pixel, Range seen, const int *levels, Range staged) {
-    if (!seen.has(pixel)) return Taps{0, 0, 0};
-    const unsigned packed = levels[pixel - seen.first], step = packed & 511;
-    return Taps{packed / 512 - staged.first, kLevelSteps - step, step};
+// `levels` holds 512 times the level before each pixel plus the step.
+__device__ __forceinline__ Taps taps_of_pixel(int pixel, const int *levels, Range staged) {
+    const unsigned packed = levels[pixel];
+    return Taps{packed / 512 - staged.first, packed & 511};
 }
 
 __device__ __forceinline__ unsigned level_of_pixel(const StagedLevel *row, Taps taps) {
-    return (row[taps.place] * taps.first + row[taps.place + 1] * taps.second + (1u << 15)) >> 16;
+    const unsigned first = row[taps.place], second = row[taps.place + 1];
+    return (first * (kLevelSteps - taps.step) + second * taps.step + (1u << 15)) >> 16;
 }
 
 // A constant that the compiler takes for a variable: a byte permutation then has it in a register, and its selector, of
@@ -767,33 +763,72 @@ struct Plane {
     int out_pitch;
 };
 
-// A column of words of a plane. What lies past the row's end is not touched, and read as 0.
-struct WordColumn {
+template <int kWords>
+struct __align__(4 * kWords) Words {
+    unsigned at[kWords];
+};
+
+// A thread's pieces of a plane's rows, kWords long. What lies past the row's end is not touched, and read as 0.
+template <int kWords>
+struct Column {
     const u8 *frame;
     u8 *out;
     int frame_pitch, out_pitch;
-    int bytes;  // of the word: 4, or less at the row's end
-    bool whole;  // it can be read and written as a word
+    int bytes;     // of the piece, less at the row's end
+    bool whole;    // it is read and written at once
+    bool by_word;  // or else word by word
 
-    __device__ static WordColumn of_plane(const Plane &plane, int offset, int row_bytes, bool aligned) {
-        return WordColumn{
+    // `alignment`: what divides pointers and pitches.
+    __device__ __forceinline__ static Column of_plane(const Plane &plane, int offset, int row_bytes, int alignment) {
+        const int bytes = min(row_bytes - offset, 4 * kWords);
+        return Column{
             plane.frame ? plane.frame + offset : nullptr, plane.out + offset, plane.frame_pitch, plane.out_pitch,
-            row_bytes - offset, aligned && offset + 4 <= row_bytes
+            bytes, alignment % (4 * kWords) == 0 && bytes == 4 * kWords, alignment % 4 == 0
         };
     }
-    __device__ __forceinline__ unsigned load(int row) const {
-        if (!frame) return 0;
-        const u8 *at = frame + static_cast<long long>(row) * frame_pitch;
-        return whole ? *reinterpret_cast<const unsigned *>(at) : load_bytes(at, bytes);
+
+    // Of rows top + first, top + first + step and so on, as far as they lie before top + rows.
+    template <int kCount>
+    __device__ __forceinline__ void load(
+        int top, int rows, int first, int step, Words<kWords> (&loaded)[kCount]
+    ) const {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            const int row = first + i * step;
+            if (row < rows && whole)
+                loaded[i] = *reinterpret_cast<const Words<kWords> *>(frame + offset_of(top + row, frame_pitch));
+            else if (row < rows)
+                load_part(frame + offset_of(top + row, frame_pitch), loaded[i]);
+        }
     }
     template <bool kWhole>
-    __device__ __forceinline__ void store(int row, unsigned word) const {
-        u8 *at = out + static_cast<long long>(row) * out_pitch;
-        if constexpr (kWhole) {
-            *reinterpret_cast<unsigned *>(at) = word;
-        } else {
-            for (int i = 0; i < 4; ++i)
-                if (i < bytes) at[i] = static_cast<u8>(word >> 8 * i);
+    __device__ __forceinline__ void store(int row, const Words<kWords> &words) const {
+        u8 *at = out + offset_of(row, out_pitch);
+        if constexpr (kWhole)
+            *reinterpret_cast<Words<kWords> *>(at) = words;
+        else
+            store_part(at, words);
+    }
+
+  private:
+    __device__ __forceinline__ static long long offset_of(int row, int pitch) {
+        return static_cast<long long>(row) * pitch;
+    }
+    __device__ __forceinline__ void load_part(const u8 *at, Words<kWords> &words) const {
+#pragma unroll
+        for (int i = 0; i < kWords; ++i)
+            words.at[i] = by_word && 4 * i + 4 <= bytes ? *reinterpret_cast<const unsigned *>(at + 4 * i)
+                                                        : load_bytes(at + 4 * i, bytes - 4 * i);
+    }
+    __device__ __forceinline__ void store_part(u8 *at, const Words<kWords> &words) const {
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) {
+            if (by_word && 4 * i + 4 <= bytes) {
+                *reinterpret_cast<unsigned *>(at + 4 * i) = words.at[i];
+                continue;
+            }
+            for (int j = 0; j < 4; ++j)
+                if (4 * i + j < bytes) at[4 * i + j] = static_cast<u8>(words.at[i] >> 8 * j);
         }
     }
 };
@@ -806,22 +841,32 @@ struct OverlayWork {
     const unsigned *palette;
     float alpha, beta;
     bool by_heat;
-    const int *rows, *columns;  // of the seen ones: 512 times the level before, plus the step
+    const int *rows, *columns;  // of the frame: 512 times the level before, plus the step; those not seen as the next
     const Place *row_places, *column_places;
     Range seen_rows, seen_columns;
-    int width, height, block_rows, tile_rows;
+    int width, height, tile_rows;
     int level_rows, stride, lanes;  // the shared memory's: see stage_levels
-    bool aligned;                   // pointers and pitches are multiples of 4
+    int alignment;                  // of pointers and pitches: 16, 4 or 1
     Plane plane, chroma;            // the second one of NV12 only
 
-    // `keeps` is used by heat only; bytes out of `mask` stay the frame's.
+    // `keeps` is used by heat only.
     template <bool kByHeat>
-    __device__ __forceinline__ unsigned cover(unsigned frame, unsigned colors, unsigned keeps, unsigned mask) const {
-        const unsigned blended =
-            kByHeat ? blend_4_bytes_by_heat(frame, colors, keeps) : blend_4_bytes(frame, colors, alpha, beta);
-        return (blended & mask) | (frame & ~mask);
+    __device__ __forceinline__ unsigned cover(unsigned frame, unsigned colors, unsigned keeps) const {
+        return kByHeat ? blend_4_bytes_by_heat(frame, colors, keeps) : blend_4_bytes(frame, colors, alpha, beta);
     }
 };
+
+// Of two words, the first one's bytes where the bit of four is set, and the second one's elsewhere.
+__device__ __forceinline__ unsigned bytes_where(unsigned bits, unsigned first, unsigned second) {
+    const unsigned mask = ((bits & 15) * 0x204081u & 0x01010101u) * 255u;
+    return (first & mask) | (second & ~mask);
+}
+
+// A bit for each of `count` bytes from `offset` on that lies in a range.
+__device__ __forceinline__ unsigned bits_in(Range range, int offset, int count) {
+    const int first = min(max(range.first - offset, 0), count), end = range.first + range.count - offset;
+    return (1u << min(max(end, 0), count)) - (1u << first);
+}
 
 // Calls draw(whole, by_heat) with both as constants, so that the rows are drawn without asking.
 template <bool kValue>
@@ -840,168 +885,181 @@ __device__ __forceinline__ void with_constants(bool whole, bool by_heat, Draw dr
         draw(Constant<false>(), Constant<false>());
 }
 
-// What a block does before its first tile: the palette goes to shared memory. Threads see it after a barrier.
-__device__ __forceinline__ MapView begin_overlay(const OverlayWork &work, unsigned *palette) {
-    const int self = threadIdx.y * kTileWords + threadIdx.x;
-    palette[self] = work.palette[self];
-    return MapView{work.map, work.map_width, work.map_height, normalizer(work.extremes, work.method, work.fixed)};
-}
-
-// Of a tile: its levels go to shared memory, [level_rows][stride], and behind them for each of its rows the two rows of
-// levels that its pixels lie between, blended, [tile_rows][stride]. Lanes lie along the rows there, so that a row's
-// taps are read once. Gives the second. All threads call it; it waits for those that still read what it wrote before.
+// The palette and the tile's levels go to shared memory, [level_rows][stride], and behind them for each of its rows the
+// two rows of levels that its pixels lie between, blended, [tile_rows][stride]. Lanes lie along the rows there, so that
+// a row's taps are read once. Gives the second.
 __device__ __forceinline__ const StagedLevel *stage_levels(
-    const OverlayWork &work, const MapView &view, int top, int rows, Range columns, StagedLevel *shared
+    const OverlayWork &work, int top, int rows, Range columns, StagedLevel *shared, unsigned *palette
 ) {
-    const Range staged = levels_under(top, top + rows - 1, work.seen_rows, work.rows, 9);
+    const int self = threadIdx.y * kTileLanes + threadIdx.x;
+    for (int i = self; i < 256; i += kTileThreads) palette[i] = work.palette[i];
+    const MapView view{work.map, work.map_width, work.map_height, normalizer(work.extremes, work.method, work.fixed)};
+    const Range staged = levels_under(top, top + rows - 1, work.rows, 9);
     stage_heats(view, staged, columns, work.row_places, work.column_places, work.lanes, work.stride, shared);
     __syncthreads();
     StagedLevel *blended = shared + work.level_rows * work.stride;
-    const int row = threadIdx.x;
+    const int row = self % kTileRows;
     if (row < rows) {
-        const Taps taps = taps_of_pixel(top + row, work.seen_rows, work.rows, staged);
+        const Taps taps = taps_of_pixel(top + row, work.rows, staged);
         const StagedLevel *above = shared + taps.place * work.stride, *below = above + work.stride;
-        for (int i = threadIdx.y; i < columns.count; i += kTileThreadRows)
-            blended[row * work.stride + i] = static_cast<StagedLevel>(above[i] * taps.first + below[i] * taps.second);
+        for (int i = self / kTileRows; i < columns.count; i += kTileThreads / kTileRows)
+            blended[row * work.stride + i] =
+                static_cast<StagedLevel>(above[i] * (kLevelSteps - taps.step) + below[i] * taps.step);
     }
     __syncthreads();
     return blended;
 }
 
-// BGR and BGRA: of a tile, a thread has a word in kRowsEach rows.
+// BGR and BGRA. 16 bytes of BGR begin at a pixel's byte `skipped`, and are of 6 pixels; of BGRA, of 4.
 template <bool kHasAlpha>
 __device__ __forceinline__ void overlay_packed(const OverlayWork &work, StagedLevel *shared, unsigned *palette) {
-    // Which pixels: of BGR, `skipped` bytes of the first one are in the word before.
-    constexpr int kBytes = kHasAlpha ? 4 : 3;
-    const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, row_bytes = work.width * kBytes;
-    const int offset = first_byte + threadIdx.x * 4, pixel = offset / kBytes, skipped = offset - pixel * kBytes;
-    const WordColumn words = WordColumn::of_plane(work.plane, offset, row_bytes, work.aligned);
-    const Range columns = levels_under(
-        first_byte / kBytes, (first_byte + kTileWords * 4 - 1) / kBytes, work.seen_columns, work.columns, 9
-    );
-    const MapView view = begin_overlay(work, palette);
-    const Taps first = taps_of_pixel(pixel, work.seen_columns, work.columns, columns);
-    const Taps second = kHasAlpha ? first : taps_of_pixel(pixel + 1, work.seen_columns, work.columns, columns);
-    unsigned mask, order = 0x3210, keeps_order = 0x3333;
-    if (kHasAlpha) {
-        mask = work.seen_columns.has(pixel) ? 0xFFFFFFu : 0;  // the frame's alpha stays
-    } else {
-        order = skipped == 0 ? 0x4210 : skipped == 1 ? 0x5421 : 0x6542;
-        keeps_order = skipped == 0 ? 0x7333 : skipped == 1 ? 0x7733 : 0x7773;
-        const unsigned of_first = 0xFFFFFFu >> 8 * skipped;
-        mask = (work.seen_columns.has(pixel) ? of_first : 0) | (work.seen_columns.has(pixel + 1) ? ~of_first : 0);
-    }
-    Range seen = work.seen_rows;
-    if (!work.plane.frame) mask = ~0u, seen = Range{0, work.height};
+    constexpr int kBytes = kHasAlpha ? 4 : 3, kPixels = kHasAlpha ? 4 : 6;
+    constexpr int kPiece = 16, kTileBytes = kPiece * kTileLanes;
+    const int first_byte = static_cast<int>(blockIdx.x) * kTileBytes, row_bytes = work.width * kBytes;
+    const int offset = first_byte + threadIdx.x * kPiece, pixel = offset / kBytes, skipped = offset - pixel * kBytes;
+    const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
+    const int row_of_thread = threadIdx.y;
+    const auto pieces = Column<4>::of_plane(work.plane, offset, row_bytes, work.alignment);
+    Words<4> frame[kRowsEach];
+    if (work.plane.frame && pieces.bytes > 0) pieces.load(top, rows, row_of_thread, kTileThreadRows, frame);
 
-    const int end = min((static_cast<int>(blockIdx.y) + 1) * work.block_rows, work.height);
-    for (int top = blockIdx.y * work.block_rows; top < end; top += work.tile_rows) {
-        const int rows = min(work.tile_rows, end - top);
-        unsigned frame[kRowsEach];
+    const Range columns = levels_under(first_byte / kBytes, (first_byte + kTileBytes - 1) / kBytes, work.columns, 9);
+    Taps taps[kPixels];
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) taps[i] = taps_of_pixel(pixel + i, work.columns, columns);
+    const StagedLevel *levels = stage_levels(work, top, rows, columns, shared, palette);
+    if (pieces.bytes <= 0) return;
+
+    // Word i begins at a pixel's byte (skipped + i) % 3. Of the colours of two pixels, these are its bytes, and the
+    // bytes of what they keep.
+    const auto in_order = [&](int i, unsigned first, unsigned second) {
+        const int begin = (skipped + i) % 3;
+        return __byte_perm(first, second, kHasAlpha ? 0x3210 : begin == 0 ? 0x4210 : begin == 1 ? 0x5421 : 0x6542);
+    };
+    const auto keeps_in_order = [&](int i, unsigned first, unsigned second) {
+        const int begin = (skipped + i) % 3;
+        return __byte_perm(first, second, kHasAlpha ? 0x3333 : begin == 0 ? 0x7333 : begin == 1 ? 0x7733 : 0x7773);
+    };
+    if (!work.plane.frame) {
+        const unsigned lowest = palette[0];
+#pragma unroll
+        for (int i = 0; i < kRowsEach; ++i)
+            for (int j = 0; j < 4; ++j) frame[i].at[j] = in_order(j, lowest, lowest);
+    }
+    const Range seen_bytes = {work.seen_columns.first * kBytes, work.seen_columns.count * kBytes};
+    const unsigned seen_bits = bits_in(seen_bytes, offset, kPiece);
+
+    with_constants(pieces.whole, work.by_heat, [&](auto whole, auto by_heat) {
 #pragma unroll
         for (int i = 0; i < kRowsEach; ++i) {
-            const int row = threadIdx.y + i * kTileThreadRows;
-            frame[i] = row < rows && words.bytes > 0 ? words.load(top + row) : 0;
-        }
-        const StagedLevel *levels = stage_levels(work, view, top, rows, columns, shared);
-        if (words.bytes <= 0) continue;
-        with_constants(words.whole, work.by_heat, [&](auto whole, auto by_heat) {
+            const int row = row_of_thread + i * kTileThreadRows;
+            if (row >= rows) return;
+            const StagedLevel *level_row = levels + row * work.stride;
+            unsigned colors[kPixels];
 #pragma unroll
-            for (int i = 0; i < kRowsEach; ++i) {
-                const int row = threadIdx.y + i * kTileThreadRows;
-                if (row >= rows) return;
-                const StagedLevel *level_row = levels + row * work.stride;
-                const unsigned color = palette[level_of_pixel(level_row, first)];
-                const unsigned next = kHasAlpha ? 0 : palette[level_of_pixel(level_row, second)];
-                const unsigned colors = __byte_perm(color, next, order), keeps = __byte_perm(color, next, keeps_order);
-                const unsigned row_mask = seen.has(top + row) ? mask : 0;
-                words.store<whole.value>(top + row, work.cover<by_heat.value>(frame[i], colors, keeps, row_mask));
-            }
-        });
-    }
-}
-
-// NV12: of a tile, a thread has a word of luma, four pixels, in kRowsEach rows, two by two, and the word of chroma of
-// each two. A pair of chroma has the mean level of its four pixels, and is blended where the network saw all four.
-__device__ __forceinline__ void overlay_planes(const OverlayWork &work, StagedLevel *shared, unsigned *palette) {
-    const int first_byte = static_cast<int>(blockIdx.x) * kTileWords * 4, offset = first_byte + threadIdx.x * 4;
-    const WordColumn luma = WordColumn::of_plane(work.plane, offset, work.width, work.aligned);
-    const WordColumn chroma = WordColumn::of_plane(work.chroma, offset, work.width, work.aligned);
-    const Range columns =
-        levels_under(first_byte, first_byte + kTileWords * 4 - 1, work.seen_columns, work.columns, 9);
-    const MapView view = begin_overlay(work, palette);
-    Taps taps[4];
-    unsigned mask = 0;
+            for (int j = 0; j < kPixels; ++j) colors[j] = palette[level_of_pixel(level_row, taps[j])];
+            Words<4> words;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        taps[i] = taps_of_pixel(offset + i, work.seen_columns, work.columns, columns);
-        if (work.seen_columns.has(offset + i)) mask |= 255u << 8 * i;
-    }
-    unsigned chroma_mask = mask & mask >> 8 & 0x00FF00FFu;
-    chroma_mask |= chroma_mask << 8;
-    Range seen = work.seen_rows;
-    if (!work.plane.frame) mask = chroma_mask = ~0u, seen = Range{0, work.height};
-
-    const int end = min((static_cast<int>(blockIdx.y) + 1) * work.block_rows, work.height);
-    for (int top = blockIdx.y * work.block_rows; top < end; top += work.tile_rows) {
-        const int rows = min(work.tile_rows, end - top);
-        unsigned frame[kRowsEach], frame_chroma[kRowsEach / 2];
-#pragma unroll
-        for (int i = 0; i < kRowsEach; ++i) {
-            const int row = 2 * (threadIdx.y + i / 2 * kTileThreadRows) + i % 2;
-            const bool has_row = luma.bytes > 0 && row < rows;
-            frame[i] = has_row ? luma.load(top + row) : 0;
-            if (i % 2 == 0) frame_chroma[i / 2] = has_row ? chroma.load((top + row) / 2) : 0;
-        }
-        const StagedLevel *levels = stage_levels(work, view, top, rows, columns, shared);
-        if (luma.bytes <= 0) continue;
-        with_constants(luma.whole, work.by_heat, [&](auto whole, auto by_heat) {
-#pragma unroll
-            for (int i = 0; i < kRowsEach; i += 2) {
-                const int upper = 2 * (threadIdx.y + i / 2 * kTileThreadRows);
-                if (upper >= rows) return;
-                unsigned left = 2, right = 2, both = ~0u;  // sums of four levels, to be rounded
-#pragma unroll
-                for (int j = 0; j < 2; ++j) {
-                    const int row = upper + j;
-                    const StagedLevel *level_row = levels + row * work.stride;
-                    unsigned colors[4];
-#pragma unroll
-                    for (int k = 0; k < 4; ++k) {
-                        const unsigned level = level_of_pixel(level_row, taps[k]);
-                        colors[k] = palette[level];
-                        (k < 2 ? left : right) += level;
-                    }
-                    const unsigned first = __byte_perm(colors[0], colors[1], 0x7340);  // Y, Y, keep, keep
-                    const unsigned second = __byte_perm(colors[2], colors[3], 0x7340);
-                    const unsigned row_mask = seen.has(top + row) ? ~0u : 0;
-                    both &= row_mask;
-                    const unsigned covered = work.cover<by_heat.value>(
-                        frame[i + j], __byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632),
-                        row_mask & mask
-                    );
-                    luma.store<whole.value>(top + row, covered);
+            for (int j = 0; j < 4; ++j) {
+                // Of BGR, word j begins at its pixel (4 j + skipped) / 3.
+                unsigned first = colors[j], second = 0;
+                if constexpr (!kHasAlpha) {
+                    const bool later = j == 3 || (j == 1 && skipped == 2) || (j == 2 && skipped != 0);
+                    first = later ? colors[j + 1] : colors[j];
+                    second = later ? colors[j + 2 < kPixels ? j + 2 : j] : colors[j + 1];
                 }
-                const unsigned first = palette[left / 4], second = palette[right / 4];
-                const unsigned covered = work.cover<by_heat.value>(
-                    frame_chroma[i / 2], __byte_perm(first, second, 0x6521), __byte_perm(first, second, 0x7733),
-                    both & chroma_mask
-                );
-                chroma.store<whole.value>((top + upper) / 2, covered);
+                const unsigned keeps = by_heat.value ? keeps_in_order(j, first, second) : 0;
+                words.at[j] = work.cover<by_heat.value>(frame[i].at[j], in_order(j, first, second), keeps);
+                if (kHasAlpha) words.at[j] = __byte_perm(words.at[j], frame[i].at[j], 0x7210);  // alpha stays
             }
-        });
-    }
+            const unsigned bits = work.seen_rows.has(top + row) ? seen_bits : 0;
+            if (bits != 0xFFFF)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) words.at[j] = bytes_where(bits >> 4 * j, words.at[j], frame[i].at[j]);
+            pieces.store<whole.value>(top + row, words);
+        }
+    });
 }
 
-// A grid of (words of a row / kTileWords, height / block_rows) blocks of (kTileWords, kTileThreadRows) threads, with
-// shared memory of (level_rows + tile_rows) * stride StagedLevels. block_rows is a multiple of tile_rows, and that, of
-// NV12, of 2. The same parameters for each format.
+// NV12. Of two rows, a thread has a word each, four pixels, and the word of their chroma. A pair of chroma has the mean
+// level of its four pixels, and is blended where the network saw all four.
+__device__ __forceinline__ void overlay_planes(const OverlayWork &work, StagedLevel *shared, unsigned *palette) {
+    constexpr int kTileBytes = 4 * kTileLanes, kPairs = kRowsEach / 2;
+    const int first_byte = static_cast<int>(blockIdx.x) * kTileBytes, offset = first_byte + threadIdx.x * 4;
+    const int top = static_cast<int>(blockIdx.y) * work.tile_rows, rows = min(work.tile_rows, work.height - top);
+    const int row_of_thread = 2 * threadIdx.y;
+    const auto luma = Column<1>::of_plane(work.plane, offset, work.width, work.alignment);
+    const auto chroma = Column<1>::of_plane(work.chroma, offset, work.width, work.alignment);
+    Words<1> frame[2][kPairs], frame_chroma[kPairs];  // of the upper rows, of the lower rows
+    if (work.plane.frame && luma.bytes > 0) {
+        luma.load(top, rows, row_of_thread, 2 * kTileThreadRows, frame[0]);
+        luma.load(top, rows, row_of_thread + 1, 2 * kTileThreadRows, frame[1]);
+        chroma.load(top / 2, rows / 2, threadIdx.y, kTileThreadRows, frame_chroma);
+    }
+    const Range columns = levels_under(first_byte, first_byte + kTileBytes - 1, work.columns, 9);
+    Taps taps[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) taps[i] = taps_of_pixel(offset + i, work.columns, columns);
+    const StagedLevel *levels = stage_levels(work, top, rows, columns, shared, palette);
+    if (luma.bytes <= 0) return;
+
+    if (!work.plane.frame) {
+        const unsigned lowest = palette[0];
+#pragma unroll
+        for (int i = 0; i < kPairs; ++i) {
+            frame[0][i].at[0] = frame[1][i].at[0] = __byte_perm(lowest, 0, 0x0000);
+            frame_chroma[i].at[0] = __byte_perm(lowest, 0, 0x2121);
+        }
+    }
+    const unsigned seen_bits = bits_in(work.seen_columns, offset, 4);
+    const unsigned pairs = seen_bits & seen_bits >> 1 & 5, chroma_bits = pairs | pairs << 1;
+
+    with_constants(luma.whole, work.by_heat, [&](auto whole, auto by_heat) {
+#pragma unroll
+        for (int i = 0; i < kPairs; ++i) {
+            const int upper = row_of_thread + 2 * i * kTileThreadRows;
+            if (upper >= rows) return;
+            unsigned left = 2, right = 2;  // sums of four levels, to be rounded
+            Words<1> words;
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                const StagedLevel *level_row = levels + (upper + j) * work.stride;
+                unsigned colors[4];
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                    const unsigned level = level_of_pixel(level_row, taps[k]);
+                    colors[k] = palette[level];
+                    (k < 2 ? left : right) += level;
+                }
+                const unsigned first = __byte_perm(colors[0], colors[1], 0x7340);  // Y, Y, keep, keep
+                const unsigned second = __byte_perm(colors[2], colors[3], 0x7340);
+                const unsigned given = frame[j][i].at[0];
+                const unsigned covered = work.cover<by_heat.value>(
+                    given, __byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632)
+                );
+                words.at[0] = bytes_where(work.seen_rows.has(top + upper + j) ? seen_bits : 0, covered, given);
+                luma.store<whole.value>(top + upper + j, words);
+            }
+            const unsigned first = palette[left / 4], second = palette[right / 4], given = frame_chroma[i].at[0];
+            const unsigned covered = work.cover<by_heat.value>(
+                given, __byte_perm(first, second, 0x6521), __byte_perm(first, second, 0x7733)
+            );
+            const bool both = work.seen_rows.has(top + upper) && work.seen_rows.has(top + upper + 1);
+            words.at[0] = bytes_where(both ? chroma_bits : 0, covered, given);
+            chroma.store<whole.value>((top + upper) / 2, words);
+        }
+    });
+}
+
+// A grid of (pieces of a row / kTileLanes, height / tile_rows) blocks of (kTileLanes, kTileThreadRows) threads, with
+// shared memory of (level_rows + tile_rows) * stride StagedLevels. tile_rows is even, of NV12. `columns` is as long as
+// the tiles, and 6 more. The same parameters for each format.
 #define OVERLAY_PARAMETERS                                                                                             \
     const float *map, const float *extremes, int map_width, int map_height, int method, float fixed_unit,              \
         float fixed_low, float fixed_low_rest, float fixed_span, float fixed_inverse, const unsigned *palette,         \
         float alpha, float beta, int by_heat, const int *rows, const int *columns, const Place *row_places,            \
         const Place *column_places, int seen_x, int seen_y, int seen_width, int seen_height, int width, int height,    \
-        int block_rows, int tile_rows, int level_rows, int stride, int lanes, int aligned, const u8 *frame,            \
+        int tile_rows, int level_rows, int stride, int lanes, int alignment, const u8 *frame,                          \
         int frame_pitch, u8 *out, int out_pitch, const u8 *frame_chroma, int frame_chroma_pitch, u8 *out_chroma,       \
         int out_chroma_pitch
 #define OVERLAY_WORK                                                                                                   \
@@ -1009,7 +1067,7 @@ __device__ __forceinline__ void overlay_planes(const OverlayWork &work, StagedLe
         map, extremes, map_width, map_height, method,                                                                  \
             Normalizer{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse}, palette, alpha, beta,        \
             by_heat != 0, rows, columns, row_places, column_places, Range{seen_y, seen_height},                        \
-            Range{seen_x, seen_width}, width, height, block_rows, tile_rows, level_rows, stride, lanes, aligned != 0,  \
+            Range{seen_x, seen_width}, width, height, tile_rows, level_rows, stride, lanes, alignment,                 \
             Plane{frame, frame_pitch, out, out_pitch}, Plane {                                                         \
             frame_chroma, frame_chroma_pitch, out_chroma, out_chroma_pitch                                             \
         }                                                                                                              \
@@ -1041,10 +1099,10 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) heat_map
 ) {
     float *heats = dynamic_shared<float>();
     const Range seen_rows{seen_y, seen_height}, seen_columns{seen_x, seen_width};
-    const int left = static_cast<int>(blockIdx.x) * kTileWords, column = left + threadIdx.x;
+    const int left = static_cast<int>(blockIdx.x) * kTileLanes, column = left + threadIdx.x;
     const int top = static_cast<int>(blockIdx.y) * tile_rows, end = min(top + tile_rows, height);
-    const Range staged_rows = levels_under(top, end - 1, seen_rows, rows, 0);
-    const Range staged_columns = levels_under(left, left + kTileWords - 1, seen_columns, columns, 0);
+    const Range staged_rows = levels_under(top, end - 1, rows, 0);
+    const Range staged_columns = levels_under(left, left + kTileLanes - 1, columns, 0);
     const Normalizer fixed{fixed_unit, fixed_low, fixed_low_rest, fixed_span, fixed_inverse};
     const MapView view{map, map_width, map_height, normalizer(extremes, method, fixed)};
     stage_heats(view, staged_rows, staged_columns, row_places, column_places, lanes, stride, heats);
@@ -1052,13 +1110,13 @@ extern "C" __global__ void __launch_bounds__(kTileThreads, kTileBlocks) heat_map
     if (column >= width) return;
 
     const bool has_column = seen_columns.has(column);
-    const float f = has_column ? column_fractions[column - seen_x] : 0;
-    if (has_column) heats += columns[column - seen_x] - staged_columns.first;
+    const float f = column_fractions[column];
+    heats += columns[column] - staged_columns.first;
     for (int row = top + threadIdx.y; row < end; row += kTileThreadRows) {
         float heat = 0;
         if (has_column && seen_rows.has(row)) {
-            const float *above = heats + (rows[row - seen_y] - staged_rows.first) * stride, *below = above + stride;
-            const float g = row_fractions[row - seen_y];
+            const float *above = heats + (rows[row] - staged_rows.first) * stride, *below = above + stride;
+            const float g = row_fractions[row];
             const float first = above[0] * (1 - f) + above[1] * f, second = below[0] * (1 - f) + below[1] * f;
             heat = fminf(first * (1 - g) + second * g, 1.0f);
         }

@@ -21,11 +21,13 @@ from gapcam.geometry import Placement
 from gapcam.overlay import check_alpha, color_table, colors_by_heat
 
 # As in kernels.cu.
-_TILE_WORDS, _TILE_ROWS, _TILE_THREAD_ROWS = 32, 32, 8
+_TILE_LANES, _TILE_ROWS, _TILE_THREAD_ROWS = 32, 16, 4
 _PACKED = 512
+_PIECE: dict[FrameFormat, int] = {"bgr": 16, "bgra": 16, "nv12": 4}
+"""Of a row, that a thread has at once, in bytes."""
+_PIXELS_BEYOND = 6
+"""Of a table of columns, that are read past the last tile."""
 
-_BLOCKS, _TILES = 400, 8
-"""Where there are more blocks than the first, three on each multiprocessor of a large GPU, each takes several tiles."""
 _SHARED_BYTES = 46 * 1024
 """Of the 48 KiB that a block may have; the palette takes one."""
 _MOST_LEVELS = 1 << 21
@@ -96,16 +98,20 @@ class Overlay:
             alpha, alpha_by_heat = 1.0, False
         sampled = _SampledMap(placement, input_size, map_size)
         seen = placement.frame_rect
-        row_bytes = layout.width * _BYTES[layout.format]
-        starts = np.arange(0, row_bytes, 4 * _TILE_WORDS)
-        pixels = np.stack([starts, starts + 4 * _TILE_WORDS - 1]) // _BYTES[layout.format]
-        tile = sampled.tile(pixels, itemsize=2, blended_rows=True)
-        down = -(-layout.height // tile.rows)
-        block_rows = tile.rows * min(max(len(starts) * down // _BLOCKS, 1), _TILES)
-        self._grid = (len(starts), -(-layout.height // block_rows), 1)
+        pixel_bytes, tile_bytes = _BYTES[layout.format], _PIECE[layout.format] * _TILE_LANES
+        across = -(-layout.width * pixel_bytes // tile_bytes)
+        columns = sampled.columns(across * tile_bytes // pixel_bytes + _PIXELS_BEYOND)
+        starts = np.arange(across) * tile_bytes
+        tile = sampled.tile(
+            columns.cells[(starts + tile_bytes - 1) // pixel_bytes] - columns.cells[starts // pixel_bytes],
+            layout.height,
+            itemsize=2,
+            blended_rows=True,
+        )
+        rows = sampled.rows(layout.height)
+        self._grid = (across, -(-layout.height // tile.rows), 1)
         self._shared_bytes = tile.shared_bytes
-        rows, columns = sampled.rows, sampled.columns
-        self._palette, self._rows, self._columns, *self._places = device_constants(
+        self._palette, *self._tables = device_constants(
             driver,
             palette(layout.format, colormap, alpha, by_heat=alpha_by_heat),
             rows.cells * _PACKED + rows.steps,
@@ -119,9 +125,9 @@ class Overlay:
             np.float32(alpha),
             np.float32(1 - alpha),
             np.int32(alpha_by_heat),
-            *(np.uint64(table.pointer) for table in (self._rows, self._columns, *self._places)),
+            *(np.uint64(table.pointer) for table in self._tables),
             *(np.int32(side) for side in (seen.x, seen.y, seen.width, seen.height)),
-            *(np.int32(side) for side in (layout.width, layout.height, block_rows)),
+            *(np.int32(side) for side in (layout.width, layout.height)),
             *(np.int32(side) for side in (tile.rows, tile.level_rows, tile.stride, tile.lanes)),
         ]
 
@@ -135,7 +141,7 @@ class Overlay:
             extremes_pointer: of its [2] float32: of `CamArrays.extremes`.
             frame: what the map is drawn over; None if this was made without.
             out: where to; it may be `frame`, but no other view of its pixels. It is fastest where pointers and pitches
-                are multiples of 4, and best of 128.
+                are multiples of 16, and next where they are of 4.
             stream: where to queue.
 
         Raises:
@@ -148,18 +154,19 @@ class Overlay:
             if given.layout != self._layout:
                 raise FrameError(f"got a frame of {given.layout}; expected {self._layout}, what this Overlay is for")
         frame_planes = ((0, 0),) * len(out.planes) if frame is None else frame.planes
-        words = all(number % 4 == 0 for plane in (*frame_planes, *out.planes) for number in plane)
+        numbers = [number for plane in (*frame_planes, *out.planes) for number in plane]
+        alignment = next(size for size in (16, 4, 1) if all(number % size == 0 for number in numbers))
         arguments: list[KernelArgument] = [
             np.uint64(map_pointer),
             np.uint64(extremes_pointer),
             *(np.int32(side) for side in reversed(self._map_size)),
             *self._normalizer,
             *self._look,
-            np.int32(words),
+            np.int32(alignment),
         ]
         for (pointer, pitch), (out_pointer, out_pitch) in zip(_two(frame_planes), _two(out.planes), strict=True):
             arguments += [np.uint64(pointer), np.int32(pitch), np.uint64(out_pointer), np.int32(out_pitch)]
-        block = (_TILE_WORDS, _TILE_THREAD_ROWS, 1)
+        block = (_TILE_LANES, _TILE_THREAD_ROWS, 1)
         self._driver.launch(self._kernel, self._grid, block, arguments, stream, shared_bytes=self._shared_bytes)
 
 
@@ -200,11 +207,12 @@ class HeatMap:
         sampled = _SampledMap(placement, input_size, map_size)
         seen = placement.frame_rect
         height, width = frame_size
-        starts = np.arange(0, width, _TILE_WORDS)
-        tile = sampled.tile(np.stack([starts, starts + _TILE_WORDS - 1]), itemsize=4, blended_rows=False)
-        self._grid = (len(starts), -(-height // tile.rows), 1)
+        across = -(-width // _TILE_LANES)
+        rows, columns = sampled.rows(height), sampled.columns(across * _TILE_LANES)
+        apart = columns.cells[_TILE_LANES - 1 :: _TILE_LANES] - columns.cells[::_TILE_LANES]
+        tile = sampled.tile(apart, height, itemsize=4, blended_rows=False)
+        self._grid = (across, -(-height // tile.rows), 1)
         self._shared_bytes = tile.shared_bytes
-        rows, columns = sampled.rows, sampled.columns
         self._constants = device_constants(
             driver, rows.cells, columns.cells, rows.fractions, columns.fractions, *sampled.places()
         )
@@ -239,7 +247,7 @@ class HeatMap:
             *self._tables,
             np.uint64(out.pointer),
         ]
-        block = (_TILE_WORDS, _TILE_THREAD_ROWS, 1)
+        block = (_TILE_LANES, _TILE_THREAD_ROWS, 1)
         self._driver.launch(self._kernel, self._grid, block, arguments, stream, shared_bytes=self._shared_bytes)
 
 
@@ -300,9 +308,8 @@ class _SampledMap:
             raise UsageError(
                 f"got an input of size {input_size}; the device's overlay takes sides of at most {_MOST_LEVELS}"
             )
-        self.rows = samples(part.height, seen.height)
-        self.columns = samples(part.width, seen.width)
-        self._seen = seen
+        self._rows, self._first_row = samples(part.height, seen.height), seen.y
+        self._columns, self._first_column = samples(part.width, seen.width), seen.x
         self._level_rows = _part(samples(map_size[0], input_size[0]), part.rows)
         self._level_columns = _part(samples(map_size[1], input_size[1]), part.columns)
 
@@ -314,32 +321,42 @@ class _SampledMap:
         )
         return np.concatenate([rows, rows[-1:]]), np.concatenate([columns, columns[-1:]])
 
-    def tile(self, pixels: NDArray[np.int64], *, itemsize: int, blended_rows: bool) -> _Tile:
+    def rows(self, count: int) -> Samples:
+        """Of so many rows of the frame: which levels they lie between. Those not seen as the nearest that is."""
+        return _at(self._rows, np.arange(count) - self._first_row)
+
+    def columns(self, count: int) -> Samples:
+        """The same of columns; there may be more than the frame has."""
+        return _at(self._columns, np.arange(count) - self._first_column)
+
+    def tile(self, apart: NDArray[np.int32], height: int, *, itemsize: int, blended_rows: bool) -> _Tile:
         """The largest tile that fits.
 
         Args:
-            pixels: [2,t], the first and the last column of the frame in each tile.
+            apart: for each tile along a row, how many columns of levels its first and last pixel are apart.
+            height: of the frame.
             itemsize: of a level, in bytes.
             blended_rows: whether a tile also keeps a row of levels for each of its rows.
         """
-        columns = _most_levels(self.columns, pixels - self._seen.x)
+        columns = int(apart.max()) + 2
         stride = columns | 1  # odd, so that a column's levels lie in different banks
-        for rows in (_TILE_ROWS >> shift for shift in range(5)):
-            tops = np.arange(0, self._seen.y + self._seen.height, rows)
-            level_rows = _most_levels(self.rows, np.stack([tops, tops + rows - 1]) - self._seen.y)
+        cells = self.rows(height).cells
+        for rows in (_TILE_ROWS >> shift for shift in range(4)):
+            tops = np.arange(0, height, rows)
+            level_rows = int((cells[np.minimum(tops + rows, height) - 1] - cells[tops]).max()) + 2
             shared_bytes = itemsize * stride * (level_rows + (rows if blended_rows else 0))
             if shared_bytes <= _SHARED_BYTES:
                 return _Tile(rows, level_rows, stride, min((columns - 1).bit_length(), 5), shared_bytes)
         raise UsageError(
-            f"a frame of {self._seen.width} x {self._seen.height} is too small for an input of "
-            f"{len(self._level_columns.cells)} x {len(self._level_rows.cells)}: draw its overlay on the CPU"
+            f"a frame {height} pixels high is too small for an input of {len(self._level_columns.cells)} x "
+            f"{len(self._level_rows.cells)}: draw its overlay on the CPU"
         )
 
 
-def _most_levels(sampled: Samples, ends: NDArray[np.int64]) -> int:
-    """That pixels between two ends lie over, of several such pairs, [2,t]."""
-    first, last = np.clip(ends, 0, len(sampled.cells) - 1)
-    return int((sampled.cells[last] - sampled.cells[first]).max()) + 2
+def _at(sampled: Samples, places: NDArray[np.int64]) -> Samples:
+    """At places, or at the nearest that there is."""
+    places = np.clip(places, 0, len(sampled.cells) - 1)
+    return Samples(sampled.cells[places], sampled.fractions[places], sampled.steps[places])
 
 
 def _part(every: Samples, part: slice) -> Samples:
