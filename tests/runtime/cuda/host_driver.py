@@ -359,7 +359,7 @@ class HostStream:
 
     def wait(self, event: HostEvent) -> None:
         self._driver.check_active()
-        self.enqueue(event.bring_about)
+        self.enqueue(event.bringer())
 
 
 class HostEvent:
@@ -379,13 +379,15 @@ class HostEvent:
 
     def synchronize(self) -> None:
         self._driver.check_active()
-        self.bring_about()
+        self.bringer()()
 
-    def bring_about(self) -> None:
-        """Run what comes before the mark. An event that was never recorded is passed."""
-        if self._mark is not None:
-            stream, position = self._mark
-            stream.run(position)
+    def bringer(self) -> Work:
+        """What runs all that comes before the mark as it is now; it may be set anew before who waits comes there.
+
+        An event that was never recorded is passed.
+        """
+        mark = self._mark
+        return (lambda: None) if mark is None else functools.partial(mark[0].run, mark[1])
 
     def milliseconds_since(self, earlier: HostEvent) -> float:
         self._driver.check_active()
