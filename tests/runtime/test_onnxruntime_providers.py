@@ -27,7 +27,10 @@ from gapcam.errors import BackendError
 
 
 def loader_message(folder: Path, missing: str) -> str:
-    """What the system's loader says of a library that links another, which is not there."""
+    """What the system's loader says of a library that links another, which is not there.
+
+    It is asked in a process of its own: in this one, other tests may have loaded a library of that name.
+    """
     if sys.platform != "linux" or shutil.which("cc") is None:
         pytest.skip("needs a C compiler, on Linux")
     compile_it = ["cc", "-shared", "-x", "c", "-", "-x", "none"]
@@ -39,9 +42,10 @@ def loader_message(folder: Path, missing: str) -> str:
         check=True,
     )
     (folder / missing).unlink()
-    with pytest.raises(OSError, match="cannot open shared object") as caught:
-        ctypes.CDLL(str(provider))
-    return str(caught.value)
+    load = f"import ctypes\ntry: ctypes.CDLL({str(provider)!r})\nexcept OSError as error: print(error)"
+    said = subprocess.run([sys.executable, "-c", load], check=True, capture_output=True, text=True).stdout.strip()
+    assert "cannot open shared object" in said
+    return said
 
 
 @pytest.mark.parametrize(
