@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gapcam.cuda.driver import Driver, Memory, Module, Stream
 from gapcam.cuda.open_driver import open_driver
 from gapcam.cuda.presence import presence
+from gapcam.cuda.thread_state import CaptureMode, is_primary_current
 from gapcam.errors import BackendError
 
 RANDOM = np.random.default_rng(5)
@@ -533,6 +534,84 @@ def test_other_threads_go_on_during_a_capture(cuda_core: Driver) -> None:
     assert (out == 5).all()
     assert found == [True]
     graph.close()
+
+
+def test_what_the_whole_process_is_told_to_mind_is_not_spoilt(driver: Driver, kernels: Module) -> None:
+    """ONNX Runtime and torch.cuda.graph capture in CUDA's global mode, which other threads' allocations would break."""
+    context = cu.cuCtxGetCurrent()[1]
+    begun, go_on = threading.Event(), threading.Event()
+    passing: list[object] = []
+    ended: list[cu.CUresult] = []
+
+    def capture() -> None:
+        cu.cuCtxPushCurrent(context)
+        stream = cu.cuStreamCreate(int(cu.CUstream_flags.CU_STREAM_NON_BLOCKING))[1]
+        mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL
+        assert cu.cuStreamBeginCapture(stream, mode)[0] == cu.CUresult.CUDA_SUCCESS
+        begun.set()
+        assert go_on.wait(60)
+        passing.clear()  # what the garbage collector may do at any time
+        error, graph = cu.cuStreamEndCapture(stream)
+        ended.append(error)
+        if error == cu.CUresult.CUDA_SUCCESS:
+            cu.cuGraphDestroy(graph)
+        cu.cuStreamDestroy(stream)
+        cu.cuCtxPopCurrent()
+
+    passing.extend([driver.allocate(1000), driver.pinned((10,), np.float32)])
+    thread = threading.Thread(target=capture)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        stream = driver.stream()
+        source, out = bytes_of(4000), driver.pinned((1000,), np.int32)
+        memory = on_device(driver, source, stream)
+        arguments = [np.uint64(memory.pointer), np.int32(1), np.int32(1000)]
+        driver.launch(kernels.function("add"), (4, 1, 1), (256, 1, 1), arguments, stream)
+        driver.download(memory.pointer, out, stream)
+        stream.synchronize()
+        assert np.array_equal(out, source.view(np.int32) + 1)
+        del out
+        in_thread(memory.close)  # where no context is current
+    finally:
+        go_on.set()
+        thread.join()
+    assert ended == [cu.CUresult.CUDA_SUCCESS]
+
+
+def test_a_threads_capture_mode_is_again_what_it_was(driver: Driver) -> None:
+    def mode() -> int:
+        found = int(cu.cuThreadExchangeStreamCaptureMode(cu.CUstreamCaptureMode(0))[1])
+        cu.cuThreadExchangeStreamCaptureMode(cu.CUstreamCaptureMode(found))
+        return found
+
+    found: list[int] = []
+
+    def work() -> None:
+        for before in CaptureMode:
+            cu.cuThreadExchangeStreamCaptureMode(cu.CUstreamCaptureMode(before))
+            with driver.active():
+                found.append(mode())
+                driver.allocate(10).close()
+                found.append(mode())
+            found.append(mode())
+
+    in_thread(work)
+    inside = [CaptureMode.THREAD_LOCAL] * 2
+    assert found == [*inside, CaptureMode.GLOBAL, *inside, CaptureMode.THREAD_LOCAL, *inside, CaptureMode.RELAXED]
+
+
+def test_a_context_is_known_as_the_primary_one(cuda_core: Driver) -> None:
+    assert is_primary_current(cuda_core.device)
+    assert not is_primary_current(presence().devices)
+    error, own = cu.cuCtxCreate(None, 0, cuda_core.device)
+    assert error == cu.CUresult.CUDA_SUCCESS
+    assert not is_primary_current(cuda_core.device)
+    cu.cuCtxDestroy(own)
+    assert is_primary_current(cuda_core.device)
+    found: list[bool] = []
+    in_thread(lambda: found.append(is_primary_current(cuda_core.device)))
+    assert found == [False]
 
 
 def test_pycuda_has_no_graphs() -> None:

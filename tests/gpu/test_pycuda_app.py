@@ -119,6 +119,27 @@ def test_what_outlives_the_apps_context_is_let_go_in_silence(capfd: pytest.Captu
         pass
 
 
+def test_in_the_primary_context_it_is_cuda_core_which_has_graphs() -> None:
+    """As after `import pycuda.autoprimaryctx`."""
+    need_device()
+    need_pycuda()
+    from pycuda import driver as cuda
+
+    cuda.init()
+    context = cuda.Device(0).retain_primary_context()
+    context.push()
+    try:
+        driver = open_driver("auto")
+        assert driver.name.startswith("cuda.core")
+        values = np.arange(100, dtype=np.int32)
+        assert np.array_equal(add(driver, values, 3), values + 3)
+        assert cuda.Context.get_current() == context
+        assert open_driver("pycuda").name.startswith("PyCUDA")
+    finally:
+        cuda.Context.pop()
+        context.detach()
+
+
 @pytest.mark.usefixtures("context")
 def test_a_context_of_another_device_is_refused() -> None:
     if presence().devices < 2:

@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gapcam.cuda.driver import Dim, KernelArgument, Stream
 from gapcam.cuda.driver_errors import driver_error
+from gapcam.cuda.thread_state import CaptureMode, capture_mode
 from gapcam.errors import BackendError
 
 _KNOWS_PARAMETERS = (12, 4)
@@ -79,7 +80,8 @@ class CudaCoreDriver:
         with _Doing("make its context current"):
             _call(cu.cuCtxPushCurrent(self._context))
         try:
-            yield
+            with capture_mode(CaptureMode.THREAD_LOCAL):
+                yield
         finally:
             cu.cuCtxPopCurrent()
 
@@ -188,7 +190,8 @@ class CudaCoreDriver:
         if (unfreed := self._unfreed) is not None:
             unfreed.append(memory)
             return
-        with self.active():
+        # Relaxed: the garbage collector may come here while the app captures something on this thread.
+        with self.active(), capture_mode(CaptureMode.RELAXED):
             memory.free()
 
     @property

@@ -117,6 +117,8 @@ class Driver(Protocol):
     def active(self) -> AbstractContextManager[None]:
         """Make the device's context current on this thread for a `with` block. It may be entered again inside.
 
+        What other threads capture meanwhile, in whatever mode, goes on: this one has no part in it.
+
         Everything below, and every method of what it returns, is called inside one.
         """
 

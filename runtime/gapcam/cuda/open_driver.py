@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from gapcam.cuda.driver import Driver
 from gapcam.cuda.presence import presence
+from gapcam.cuda.thread_state import is_primary_current
 from gapcam.errors import BackendError, MissingExtraError, UsageError
 
 DriverName: TypeAlias = Literal["auto", "cuda-core", "pycuda"]
@@ -16,8 +17,9 @@ def open_driver(name: DriverName = "auto", device: int = 0) -> Driver:
     """A CUDA device.
 
     Args:
-        name: "cuda-core" or "pycuda"; "auto" takes PyCUDA where the app has a context of PyCUDA's current on this
-            thread, and else whichever is installed, cuda.core first.
+        name: "cuda-core" or "pycuda"; "auto" takes PyCUDA where the app has a context that PyCUDA made current on
+            this thread, unless it is the device's primary one, in which cuda.core works, too; and else whichever is
+            installed, cuda.core first.
         device: its number.
 
     Raises:
@@ -32,7 +34,7 @@ def open_driver(name: DriverName = "auto", device: int = 0) -> Driver:
         raise BackendError(f"no CUDA device: {found.problem}")
     if not 0 <= device < found.devices:
         raise UsageError(f"device is {device}; there are {found.devices}, counted from 0")
-    if name == "pycuda" or (name == "auto" and _is_pycuda_current()):
+    if name == "pycuda" or (name == "auto" and _is_pycuda_current() and not is_primary_current(device)):
         return _open_pycuda(device)
     try:
         return _open_cuda_core(device)

@@ -23,6 +23,7 @@ from pycuda import driver as cuda
 from gapcam.cuda.device_array import LEGACY_DEFAULT_STREAM
 from gapcam.cuda.driver import Capture, Dim, KernelArgument, Stream
 from gapcam.cuda.driver_errors import driver_error
+from gapcam.cuda.thread_state import CaptureMode, capture_mode
 from gapcam.errors import BackendError
 
 _NON_BLOCKING = 1
@@ -103,7 +104,8 @@ class PyCudaDriver:
         with _Doing("make the app's context current"):
             self._context.push()
         try:
-            yield
+            with capture_mode(CaptureMode.THREAD_LOCAL):
+                yield
         finally:
             cuda.Context.pop()
 
@@ -214,7 +216,8 @@ class PyCudaDriver:
     def end(self, end: Callable[[], object]) -> None:
         """Let go of something that is the context's, on whatever thread the garbage collector runs."""
         try:
-            with self.active():
+            # Relaxed: the garbage collector may come here while the app captures something on this thread.
+            with self.active(), capture_mode(CaptureMode.RELAXED):
                 end()
         except BackendError:
             pass  # the app has ended its context, and all that was in it
