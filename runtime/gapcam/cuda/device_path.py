@@ -13,6 +13,7 @@ from gapcam.backends.device_protocol import DeviceBackend
 from gapcam.backends.protocol import CLOSED, Array
 from gapcam.class_rows import rows_of_image
 from gapcam.classes import ClassRef
+from gapcam.cuda.cam import Floats
 from gapcam.cuda.device_array import DeviceArray
 from gapcam.cuda.device_frame import FrameLayout
 from gapcam.cuda.device_model import DeviceModel
@@ -26,7 +27,7 @@ from gapcam.cuda.inference_lane import InferenceLane, part_of_batch
 from gapcam.cuda.lending_pool import LendingPool
 from gapcam.cuda.look import Look
 from gapcam.cuda.post_process import CudaPostProcess
-from gapcam.errors import BackendError, UsageError
+from gapcam.errors import BackendError, ModelError, UsageError
 from gapcam.frame import FrameFormat
 from gapcam.geometry import place
 from gapcam.loaded_model import LoadedModel
@@ -45,9 +46,13 @@ class DevicePath:
         model: what the backend runs.
         backend: closed with the path.
         kernels: compiled for the backend's device.
+
+    Raises:
+        ModelError: the kernels do not take the type of an output.
     """
 
     def __init__(self, model: LoadedModel, backend: DeviceBackend, kernels: Module) -> None:
+        _check_types(model)
         self._model, self._backend, self._driver = model, backend, backend.driver
         self._shared = DeviceModel(model, backend.driver, kernels)
         self._lanes = LendingPool(self._new_lane, InferenceLane.close, _LANES)
@@ -160,3 +165,13 @@ class DevicePath:
         memory = self._shared.memory.take(output.nbytes)
         self._driver.copy(output.pointer, memory.pointer, output.nbytes, lane.lane.stream)
         return DeviceArray(memory.pointer, output.shape, output.dtype, None, memory)
+
+
+def _check_types(model: LoadedModel) -> None:
+    for name in model.wanted:
+        dtype = model.dtypes[name]
+        if name != names.TOPK_CLASSES and dtype not in Floats:
+            raise ModelError(
+                f"{model.name} gives {name} as {dtype}; maps on a device are computed of float32 or float16. Export it "
+                "in float32, or load it with post='numpy'"
+            )

@@ -35,7 +35,8 @@ class DeviceResult(Result):
     frame's share, and the other steps by the host's, with the wait for the device.
 
     Verbs that end in `on_device` give device memory, complete when they return. It is valid as long as the object and
-    the session are there. Each raises UsageError when the session is closed.
+    the session are there; when the object is let go it is freed, which waits for the device: what was queued before may
+    still read it. Each raises UsageError when the session is closed.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class DeviceResult(Result):
             normalization: as in `heatmap`.
             limits: as in `heatmap`.
             clamp_negative: without the negative weights.
-            out: a frame of the same layout to write into.
+            out: a frame of the same layout to write into, when its `stream` has done what it was given before.
 
         Raises:
             UsageError: a wrong colour map, alpha, normalization or limits.

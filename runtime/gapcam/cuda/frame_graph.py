@@ -113,7 +113,7 @@ class FrameGraph:
     def frame(self) -> DeviceFrame:
         """The graph's own frame on the device. Who writes a frame there calls the graph without one: nothing is copied.
 
-        What writes it must be done by then, or queued on `stream`.
+        What writes it must be done by then, or queued on `stream`, or on the stream that the call is given as `after`.
 
         Raises:
             UsageError: the graph is closed.
@@ -128,12 +128,15 @@ class FrameGraph:
                 self._host_frame = self._driver.pinned(host_shape(self.layout), np.uint8)
         return self._host_frame
 
-    def __call__(self, frame: object = None) -> FrameGraphResult:
+    def __call__(self, frame: object = None, *, after: int | None = None) -> FrameGraphResult:
         """Explain one frame.
 
         Args:
             frame: like those of `Session.__call__`, of the graph's layout: on the host, from where it goes through
                 pinned memory; or on the device. None: it is in `frame` already.
+            after: a cudaStream_t, or 1 or 2 for the default streams, as `__cuda_array_interface__` has them, whose work
+                the graph waits for: what still reads the last overlay on the device, or writes `frame`. By default that
+                must be done, or queued on `stream`.
 
         Returns:
             What was found, valid until the next call.
@@ -151,6 +154,8 @@ class FrameGraph:
             self._generation += 1
             generation = self._generation
             try:
+                if after is not None:
+                    self._driver.wait_for(after, stream)
                 self._begin.record(stream)
                 if source is not None:
                     source.copy_to(work.frame, self._driver, stream)

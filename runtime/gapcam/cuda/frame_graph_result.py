@@ -14,6 +14,7 @@ from gapcam.cam import FloatArray
 from gapcam.cuda.device_frame import DeviceFrame
 from gapcam.cuda.device_model import DeviceModel
 from gapcam.cuda.frame_copy import copy_frame, empty_frame
+from gapcam.cuda.memory_pool import give_away
 from gapcam.errors import UsageError
 from gapcam.frame import Frame
 from gapcam.frame_boxes import boxes_on_frame
@@ -24,7 +25,8 @@ from gapcam.result import Prediction
 class FrameGraphResult:
     """Valid until the graph's next call; what is asked for later raises UsageError. `copy` stays.
 
-    Arrays that were taken before are overwritten by the next call, too.
+    Arrays that were taken before are overwritten by the next call, too. What reads an overlay on the device must be
+    done by then, or queued on the graph's stream, or on the stream that the call is given as `after`.
 
     Attributes:
         top: the k classes that have maps: the best ones, best first, or the targets in their order.
@@ -125,6 +127,7 @@ class FrameGraphResult:
         with self._shared.driver.active(), self._shared.benches.lent(None) as bench, bench.finished():
             copied = empty_frame(frame.layout, self._shared.memory.take)
             copy_frame(frame, copied, self._shared.driver, bench.stream)
+        give_away(copied)
         return copied
 
     def _checked(self, name: str) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 Allocating and freeing device memory costs from microseconds to a wait for the whole device, by the driver. Here a
 piece comes back when it is closed or collected, and goes to the next who asks for its size. All work on it must be done
-by then: whoever queues work on a piece waits for it before the piece may be let go.
+by then: whoever queues work on a piece waits for it before the piece may be let go. Callers of gapcam need not: what
+is given to them is freed by the driver, which waits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from threading import Lock
 
+from gapcam.cuda.device_array import DeviceArray
+from gapcam.cuda.device_frame import DeviceFrame
 from gapcam.cuda.driver import Driver, Memory
 from gapcam.errors import BackendError
 
@@ -24,16 +27,31 @@ class PooledMemory:
         self.pointer, self.nbytes = memory.pointer, nbytes
         self._memory: Memory | None = memory
         self._returned = returned
+        self._is_given_away = False
+
+    def give_away(self) -> None:
+        """Let it be freed at its end, when the device has done what was queued before, instead of used again."""
+        self._is_given_away = True
 
     def close(self) -> None:
-        """Give it back. Closing twice does nothing."""
+        """Give it back, or free it. Closing twice does nothing."""
         memory, self._memory = self._memory, None
-        if memory is not None:
+        if memory is None:
+            return
+        if self._is_given_away:
+            memory.close()
+        else:
             # Appending takes no lock: the garbage collector may come here in the midst of `MemoryPool.take`.
             self._returned.append((self.nbytes, memory))
 
     def __del__(self) -> None:
         self.close()
+
+
+def give_away(of: DeviceArray | DeviceFrame) -> None:
+    """`PooledMemory.give_away` of the memory that an array or a frame owns."""
+    assert isinstance(of.owner, PooledMemory)  # noqa: S101 - gapcam's own
+    of.owner.give_away()
 
 
 class MemoryPool:

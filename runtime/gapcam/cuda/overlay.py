@@ -37,6 +37,18 @@ _BYTES: dict[FrameFormat, int] = {"bgr": 3, "bgra": 4, "nv12": 1}
 """Of a pixel, in the first plane."""
 
 
+class CannotDrawError(UsageError):
+    """The kernels take no frame that is so much smaller than the network's input, and no input as large as that.
+
+    The NumPy reference does.
+    """
+
+
+_INSTEAD = (
+    "`overlay` and `heatmap` of session(frame) draw it on the host, of BGR; a frame graph takes it with overlay=False"
+)
+
+
 class _Method(IntEnum):
     MINMAX = 0
     MAX = 1
@@ -71,7 +83,8 @@ class Overlay:
             network did not look, opaque in BGRA.
 
     Raises:
-        UsageError: a wrong colour map, alpha, normalization or limits; or sides that are too long.
+        UsageError: a wrong colour map, alpha, normalization or limits.
+        CannotDrawError: the sides are too long, or the frame is too small for them.
         BackendError: there is not enough memory.
     """
 
@@ -186,7 +199,8 @@ class HeatMap:
         limits: as in `Overlay`.
 
     Raises:
-        UsageError: a wrong normalization or limits; or sides that are too long.
+        UsageError: a wrong normalization or limits.
+        CannotDrawError: as of `Overlay`.
         BackendError: there is not enough memory.
     """
 
@@ -305,8 +319,8 @@ class _SampledMap:
     def __init__(self, placement: Placement, input_size: tuple[int, int], map_size: tuple[int, int]) -> None:
         seen, part = placement.frame_rect, placement.input_rect
         if max(input_size) > _MOST_LEVELS:
-            raise UsageError(
-                f"got an input of size {input_size}; the device's overlay takes sides of at most {_MOST_LEVELS}"
+            raise CannotDrawError(
+                f"got an input of size {input_size}; the device draws with sides of at most {_MOST_LEVELS}. {_INSTEAD}"
             )
         self._rows, self._first_row = samples(part.height, seen.height), seen.y
         self._columns, self._first_column = samples(part.width, seen.width), seen.x
@@ -347,9 +361,9 @@ class _SampledMap:
             shared_bytes = itemsize * stride * (level_rows + (rows if blended_rows else 0))
             if shared_bytes <= _SHARED_BYTES:
                 return _Tile(rows, level_rows, stride, min((columns - 1).bit_length(), 5), shared_bytes)
-        raise UsageError(
-            f"a frame {height} pixels high is too small for an input of {len(self._level_columns.cells)} x "
-            f"{len(self._level_rows.cells)}: draw its overlay on the CPU"
+        raise CannotDrawError(
+            f"got a frame {height} pixels high, too small for the device to draw on when the network sees it on "
+            f"{len(self._level_columns.cells)} x {len(self._level_rows.cells)} pixels. {_INSTEAD}"
         )
 
 

@@ -19,6 +19,8 @@ from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
 from gapcam.cuda.device_model import DeviceModel
 from gapcam.cuda.frame_copy import download_frame, host_shape
 from gapcam.cuda.look import Look
+from gapcam.cuda.memory_pool import give_away
+from gapcam.cuda.overlay import CannotDrawError
 from gapcam.cuda.workbench import DeviceMaps, Workbench, first
 from gapcam.errors import UsageError
 from gapcam.frame import Frame
@@ -31,8 +33,9 @@ from gapcam.step_times import StepTimes
 class CudaPostProcess:
     """A `gapcam.post_process.PostProcess` on a CUDA device. It downloads what is asked for, and keeps small maps.
 
-    Every verb waits for its work, so that its memory may go to somebody else when this is collected. When the session
-    closes, what is needed of it comes to the host, and NumPy takes over.
+    Every verb waits for its work, so that its memory may go to somebody else when this is collected; but not what stays
+    on the device for the caller, who may queue work on it. When the session closes, what is needed comes to the host,
+    and NumPy takes over; it also draws what the kernels cannot.
 
     Args:
         shared: the model on its device.
@@ -67,6 +70,7 @@ class CudaPostProcess:
         self._device_maps: dict[tuple[int, bool], DeviceMaps] = {}
         self._lock = RLock()
         self._numpy: NumpyPostProcess | None = None  # when the session is closed
+        self._drawn_on_host: NumpyPostProcess | None = None
         shared.add(self)
 
     @property
@@ -129,11 +133,16 @@ class CudaPostProcess:
                 return self._numpy.heatmap(
                     index, normalization=normalization, limits=limits, clamp_negative=clamp_negative
                 )
-            with self._bench() as bench:
-                one = self._timed_map(bench, index, clamp_negative)
-                with self._times.timed("heatmap"):
-                    on_device = bench.heatmap(one, self._frame.layout, self._placement, normalization, limits)
-                    return self._downloaded(on_device, bench)
+            try:
+                with self._bench() as bench:
+                    one = self._timed_map(bench, index, clamp_negative)
+                    with self._times.timed("heatmap"):
+                        on_device = bench.heatmap(one, self._frame.layout, self._placement, normalization, limits)
+                        return self._downloaded(on_device, bench)
+            except CannotDrawError:
+                return self._on_host().heatmap(
+                    index, normalization=normalization, limits=limits, clamp_negative=clamp_negative
+                )
 
     def overlay(
         self,
@@ -152,24 +161,30 @@ class CudaPostProcess:
         if out is not None:
             check_out(out, host_shape(self.layout))
         with self._lock:
-            if self._numpy is not None:
-                if self._frame.layout.format != "bgr":
-                    raise UsageError(f"{CLOSED}. Overlays of {self._frame.layout.format} frames need its device")
-                return self._numpy.overlay(
-                    index,
-                    colormap=colormap,
-                    alpha=alpha,
-                    alpha_by_heat=alpha_by_heat,
-                    normalization=normalization,
-                    limits=limits,
-                    clamp_negative=clamp_negative,
-                    out=out,
-                )
-            with self._bench() as bench:
-                one = self._timed_map(bench, index, clamp_negative)
-                with self._times.timed("overlay"):
-                    on_device = bench.overlay(one, self._frame, self._placement, look, None)
-                    return self._downloaded_frame(on_device, out, bench)
+            on_host = self._numpy
+            if on_host is None:
+                try:
+                    with self._bench() as bench:
+                        one = self._timed_map(bench, index, clamp_negative)
+                        with self._times.timed("overlay"):
+                            on_device = bench.overlay(one, self._frame, self._placement, look, None)
+                            return self._downloaded_frame(on_device, out, bench)
+                except CannotDrawError:
+                    if self.layout.format != "bgr":
+                        raise
+                    on_host = self._on_host()
+            elif self.layout.format != "bgr":
+                raise UsageError(f"{CLOSED}. Overlays of {self.layout.format} frames need its device")
+            return on_host.overlay(
+                index,
+                colormap=colormap,
+                alpha=alpha,
+                alpha_by_heat=alpha_by_heat,
+                normalization=normalization,
+                limits=limits,
+                clamp_negative=clamp_negative,
+                out=out,
+            )
 
     # What stays on the device.
 
@@ -181,22 +196,28 @@ class CudaPostProcess:
     @property
     def frame_on_device(self) -> DeviceFrame:
         """The frame."""
-        self._check_opened()
-        return self._frame
+        with self._lock:
+            self._check_opened()
+            give_away(self._frame)
+            return self._frame
 
     @property
     def features_on_device(self) -> DeviceArray:
         """[C,h,w]."""
-        self._check_opened()
-        return first(self._outputs[names.FEATURES])
+        with self._lock:
+            self._check_opened()
+            features = first(self._outputs[names.FEATURES])
+            give_away(features)
+            return features
 
     def map_on_device(self, index: int, *, clamp_negative: bool) -> DeviceArray:
         """[h,w] float32."""
         with self._lock:
             self._check_opened()
             with self._bench() as bench:
-                maps = self._timed_map(bench, index, clamp_negative).maps
-                return first(maps)
+                found = first(self._timed_map(bench, index, clamp_negative).maps)
+                give_away(found)
+                return found
 
     def heatmap_on_device(
         self, index: int, *, normalization: Normalization, limits: tuple[float, float] | None, clamp_negative: bool
@@ -209,6 +230,7 @@ class CudaPostProcess:
                 with self._times.timed("heatmap"):
                     found = bench.heatmap(one, self._frame.layout, self._placement, normalization, limits)
                     bench.stream.synchronize()
+                    give_away(found)
                     return found
 
     def overlay_on_device(
@@ -222,15 +244,25 @@ class CudaPostProcess:
                 with self._times.timed("overlay"):
                     found = bench.overlay(one, self._frame, self._placement, look, out)
                     bench.stream.synchronize()
+                    if out is None:
+                        give_away(found)
                     return found
 
     def detach(self) -> None:
         """Bring to the host what NumPy needs, and let the device's memory go. The session is being closed."""
         with self._lock:
+            self._numpy = self._on_host()
+            self._outputs = {name: DeviceArray(0, array.shape, array.dtype) for name, array in self._outputs.items()}
+            self._frame = DeviceFrame(self._frame.layout, ())
+            self._device_maps.clear()
+
+    def _on_host(self) -> NumpyPostProcess:
+        """The same by NumPy; overlays of "bgr" frames only."""
+        if self._drawn_on_host is None:
             every_map, frame = self._outputs.get(names.MAPS), self.frame
             if self.layout.format != "bgr":  # all that is computed without the frame's colours
                 frame = np.broadcast_to(np.uint8(0), (*self.frame_size, 3))
-            self._numpy = NumpyPostProcess(
+            self._drawn_on_host = NumpyPostProcess(
                 frame=frame,
                 features=self.features,
                 rows=self._rows,
@@ -239,9 +271,7 @@ class CudaPostProcess:
                 placement=self._placement,
                 times=self._times,
             )
-            self._outputs = {name: DeviceArray(0, array.shape, array.dtype) for name, array in self._outputs.items()}
-            self._frame = DeviceFrame(self._frame.layout, ())
-            self._device_maps.clear()
+        return self._drawn_on_host
 
     def _check_opened(self) -> None:
         if self._numpy is not None:

@@ -111,8 +111,11 @@ class Workbench:
     def overlay(
         self, one: DeviceMaps, frame: DeviceFrame, placement: Placement, look: Look, out: DeviceFrame | None
     ) -> DeviceFrame:
-        """Queue the overlay of the first of the maps, into `out` or a new frame."""
-        out = empty_frame(frame.layout, self._shared.memory.take) if out is None else out
+        """Queue the overlay of the first of the maps, into a new frame, or `out`, behind what its stream was given."""
+        if out is None:
+            out = empty_frame(frame.layout, self._shared.memory.take)
+        elif out.stream is not None:
+            self._shared.driver.wait_for(out.stream, self.stream)
         painter = self._shared.overlay(frame.layout, placement, look)
         painter.enqueue(one.maps.pointer, one.extremes.pointer, frame, out, self.stream)
         return out

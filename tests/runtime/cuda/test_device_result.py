@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from device_frames import as_bgr, random_frame, upload_frame
 from host_device_backend import HostDeviceBackend, host_view
@@ -335,6 +336,101 @@ def test_what_stays_on_the_device_is_what_would_come_down(driver: HostDriver, tm
     for name in ("frame_on_device", "features_on_device"):
         with pytest.raises(gapcam.UsageError, match="closed"):
             getattr(result, name)
+
+
+def test_an_overlay_is_written_when_the_frame_for_it_is_no_longer_in_use(host_library: Path, tmp_path: Path) -> None:
+    driver = HostDriver(host_library, deferred=True)
+    session, _ = opened(MODELS["affine"](tmp_path / "m.onnx"), driver)
+    with session, driver.active():
+        result = session(smooth(21, 33))
+        assert isinstance(result, gapcam.DeviceResult)
+        expected, theirs = result.overlay(), driver.stream()
+        blank = upload_frame(driver, theirs, np.zeros((21, 33, 3), np.uint8), "bgr")  # queued, and not there yet
+        out = DeviceFrame(blank.layout, blank.planes, blank.owner, stream=theirs.handle)
+        assert result.overlay_on_device(out=out) is out
+        theirs.synchronize()
+        back = np.empty_like(expected)
+        download_frame(out, back, driver, theirs)
+        theirs.synchronize()
+        np.testing.assert_array_equal(back, expected)
+
+
+GIVEN: dict[str, Callable[[gapcam.DeviceResult], Any]] = {
+    "overlay": lambda result: result.overlay_on_device().array,
+    "heatmap": lambda result: result.heatmap_on_device(),
+    "map": lambda result: result.map_on_device(),
+    "features": lambda result: result.features_on_device,
+    "frame": lambda result: result.frame_on_device.array,
+}
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_what_is_let_go_may_be_read_by_work_that_was_queued_before(
+    host_library: Path, tmp_path: Path, what: str
+) -> None:
+    """As `torch.as_tensor(result.overlay_on_device()).clone()` does, which the host does not wait for."""
+    driver = HostDriver(host_library, deferred=True)
+    session, _ = opened(MODELS["affine"](tmp_path / "m.onnx"), driver)
+    with session, driver.active():
+        given = GIVEN[what](session(smooth(21, 33)))  # the result goes at once
+        nbytes = given.strides[0] * given.shape[0] if given.strides else given.nbytes
+        theirs, copied = driver.stream(), driver.allocate(nbytes)
+        expected, got = np.empty(nbytes, np.uint8), np.empty(nbytes, np.uint8)
+        driver.download(given.pointer, expected, theirs)
+        theirs.synchronize()
+        driver.copy(given.pointer, copied.pointer, nbytes, theirs)
+        del given
+        for seed in range(1, 4):
+            GIVEN[what](session(smooth(21, 33, seed)))  # in the same sizes
+        driver.download(copied.pointer, got, theirs)
+        theirs.synchronize()
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("side", [8, 24])
+def test_a_frame_too_small_for_the_kernels_is_drawn_on_the_host(driver: HostDriver, tmp_path: Path, side: int) -> None:
+    session, backend = opened(red_and_blue(tmp_path / "m.onnx", contract=a_contract((1024, 1024))), driver)
+    with session:
+        frame = smooth(side, side)
+        result, out = session(frame), np.zeros_like(frame)
+        expected = reference(session, backend, frame)
+        np.testing.assert_allclose(result.heatmap("red"), expected.heatmap("red"), atol=1e-5)
+        np.testing.assert_array_equal(result.overlay("red", alpha=0.7), expected.overlay("red", alpha=0.7))
+        assert result.overlay("red", out=out) is out
+        np.testing.assert_array_equal(out, expected.overlay("red"))
+        assert isinstance(result, gapcam.DeviceResult)
+        for verb in (result.overlay_on_device, result.heatmap_on_device):
+            with pytest.raises(gapcam.UsageError, match="too small for the device to draw on"):
+                verb("red")
+        with pytest.raises(gapcam.UsageError, match="a frame graph takes it with overlay=False"):
+            session.frame_graph(side, side)
+        with session.frame_graph(side, side, overlay=False) as graph:
+            np.testing.assert_array_equal(graph(frame).logits, [result.logits[result.top[0].index]])
+        in_color = session(np.dstack([frame, frame[..., 0]]), format="bgra")
+        np.testing.assert_array_equal(in_color.heatmap("red"), result.heatmap("red"))
+        with pytest.raises(gapcam.UsageError, match="of BGR"):
+            in_color.overlay("red")
+    np.testing.assert_array_equal(result.overlay("red"), out)
+
+
+def test_outputs_that_the_kernels_do_not_take_are_refused_at_load(driver: HostDriver, tmp_path: Path) -> None:
+    def in_float64(model: onnx.ModelProto) -> None:
+        model.graph.node.append(onnx.helper.make_node("Cast", ["features"], ["wide"], to=onnx.TensorProto.DOUBLE))
+        for node in model.graph.node:
+            if node.op_type == "Gather":
+                node.output[0] = "narrow"
+            elif node.op_type == "GlobalAveragePool":
+                node.input[0] = "narrow"
+        model.graph.node[-1].input[0], model.graph.node[-1].output[0] = "narrow", "features"
+        model.graph.output[1].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+    path = red_and_blue(tmp_path / "m.onnx", contract=a_contract(SIZE), change=in_float64)
+    with pytest.raises(gapcam.ModelError, match=r"features as float64; .* float32 or float16.* post='numpy'") as told:
+        opened(path, driver)
+    assert "\n" not in str(told.value)
+    session, _ = opened(path, driver, post="numpy")
+    with session:
+        assert session(smooth(*SIZE)).overlay().shape == (*SIZE, 3)
 
 
 @pytest.mark.parametrize(

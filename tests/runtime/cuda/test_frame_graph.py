@@ -23,7 +23,7 @@ import gapcam
 from gapcam.backends.onnxruntime_device import OnnxRuntimeDeviceBackend
 from gapcam.backends.onnxruntime_session import CPU_PROVIDER, make_options, make_session
 from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
-from gapcam.cuda.frame_copy import download_frame
+from gapcam.cuda.frame_copy import copy_frame, download_frame, empty_frame
 from gapcam.frame import FrameFormat
 
 SIZE = (12, 16)
@@ -236,6 +236,37 @@ def test_without_an_overlay_none_is_drawn(driver: HostDriver, model: Path) -> No
         assert result.copy().overlay is None
         np.testing.assert_array_equal(result.maps[0], session(smooth(20, 30)).map())
         assert len([name for name in driver.launches if name.startswith("overlay")]) == drawn
+
+
+def test_the_next_frame_waits_for_who_reads_the_last_overlay_or_writes_the_frame(
+    host_library: Path, model: Path
+) -> None:
+    """As `torch.as_tensor(result.overlay).clone()`, which the host does not wait for."""
+    driver = HostDriver(host_library, deferred=True)
+    first, second = smooth(20, 30, 1), smooth(20, 30, 2)
+    with opened(model, driver) as session, session.frame_graph(20, 30, output="device") as graph, driver.active():
+        theirs, overlay = driver.stream(), graph(first).overlay
+        assert isinstance(overlay, DeviceFrame)
+        kept = empty_frame(overlay.layout, driver.allocate)
+        copy_frame(overlay, kept, driver, theirs)
+        written = upload_frame(driver, theirs, second, "bgr")
+        copy_frame(written, graph.frame, driver, theirs)
+        result = graph(after=theirs.handle)
+        np.testing.assert_array_equal(on_host(kept, driver), session(first).overlay())
+        np.testing.assert_array_equal(on_host(result.overlay, driver), session(second).overlay())
+
+
+def test_a_copy_that_is_let_go_may_be_read_by_work_that_was_queued_before(host_library: Path, model: Path) -> None:
+    driver = HostDriver(host_library, deferred=True)
+    first = smooth(20, 30, 1)
+    with opened(model, driver) as session, session.frame_graph(20, 30, output="device") as graph, driver.active():
+        theirs, copied = driver.stream(), graph(first).copy()
+        assert isinstance(copied.overlay, DeviceFrame)
+        kept = empty_frame(copied.overlay.layout, driver.allocate)
+        copy_frame(copied.overlay, kept, driver, theirs)
+        del copied
+        _ = graph(smooth(20, 30, 2)).copy()
+        np.testing.assert_array_equal(on_host(kept, driver), session(first).overlay())
 
 
 @pytest.mark.parametrize("output", ["host", "device"])

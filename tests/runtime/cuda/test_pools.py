@@ -123,6 +123,18 @@ def test_memory_that_came_back_goes_to_the_next_who_asks_for_its_size(host: Host
     assert host.allocated_bytes == 0
 
 
+def test_memory_that_was_given_away_is_freed_and_not_used_again(host: HostDriver) -> None:
+    pool = MemoryPool(host)
+    kept, given = pool.take(1000), pool.take(1000)
+    given.give_away()
+    given.close()
+    given.close()  # does nothing
+    assert host.allocated_bytes == 1000
+    kept.close()
+    assert pool.take(1000).pointer == kept.pointer
+    pool.close()
+
+
 def test_only_a_few_idle_pieces_are_kept(host: HostDriver) -> None:
     pool = MemoryPool(host)
     for size in range(1000, 1100):
