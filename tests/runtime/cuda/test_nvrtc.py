@@ -40,6 +40,40 @@ def test_every_kernel_stays_in_registers_and_48_kib_of_shared_memory(architectur
     assert [line for line in warnings if not line.endswith(".minnctapersm will be ignored")] == []
 
 
+def ptx(source: str, architecture: str) -> str:
+    from cuda.bindings import nvrtc
+
+    options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--fmad=false"]
+    error, program = nvrtc.nvrtcCreateProgram(source.encode(), b"kernels.cu", 0, [], [])
+    assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    assert nvrtc.nvrtcCompileProgram(program, len(options), options)[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    text = bytearray(nvrtc.nvrtcGetPTXSize(program)[1])
+    assert nvrtc.nvrtcGetPTX(program, text)[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    nvrtc.nvrtcDestroyProgram(program)
+    return text.decode()
+
+
+STEPS = {
+    "fence ": r"membar\.gl|fence\.\S+\.gpu",
+    "barrier ": r"bar\.sync|barrier\.\S*sync",
+    "count ": r"atom\.(?:\S+\.)?add",
+    "read ": r"ld\.volatile\.global",
+}
+
+
+@pytest.mark.parametrize("architecture", ["compute_75", "compute_90"])
+def test_what_other_blocks_wrote_is_fenced_and_read_past_the_l1_cache(architecture: str) -> None:
+    """The host, where blocks run one after the other, cannot tell."""
+    code = ptx(kernel_source(), architecture).split(".entry cam(")[1].split(".entry")[0]
+    found = "".join(
+        next((step for step, pattern in STEPS.items() if re.match(rf"\s*(?:@\S+\s+)?(?:{pattern})", line)), "")
+        for line in code.splitlines()
+    )
+    # A tile's last slice and a map's last tile, for features of either type.
+    assert found.count("count ") == 4
+    assert len(re.findall("fence (?:barrier )+count (?:barrier )+fence (?:barrier )+read ", found)) == 4
+
+
 def test_the_code_has_the_kernels_under_their_names(
     host: HostDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
