@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -18,12 +19,12 @@ from rich.text import Text
 
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
-from gapcam.engine_file import BuildOptions, EngineRuntime, HardwareCompatibility
+from gapcam.cli.printable import all_printable, printable
+from gapcam.engine_file import BuildOptions, EngineHeader, EngineRuntime, HardwareCompatibility
 from gapcam_export.engines.options import LEVELS, batch_from_text, sizes_from_text, targets_from_text
 from gapcam_export.termination import termination_as_interrupt
 
 if TYPE_CHECKING:
-    from gapcam.engine_file import EngineHeader
     from gapcam_export.engines.report import BuildReport
 
 _SECONDS_BETWEEN_LINES = 15
@@ -113,6 +114,7 @@ class _Display:
 
     def __call__(self, step: str, done: int = 0, total: int = 0, /) -> None:
         """See `gapcam_export.progress.Progress`."""
+        step = printable(step)  # TensorRT's phases name layers, which the model's author has named
         self._bar.update(self._task, description=step, completed=done, total=total or None)
         if not self._bar.disable:
             return
@@ -130,7 +132,7 @@ class _Display:
 def _display() -> Iterator[_Display]:
     screen = Console(file=sys.stderr, highlight=False)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
@@ -140,8 +142,8 @@ def _display() -> Iterator[_Display]:
 
 
 def _print(made: BuildReport) -> None:
-    header = made.header
-    table = Table(show_header=False, title=Text(str(made.path)), title_justify="left")
+    header = msgspec.convert(all_printable(msgspec.to_builtins(made.header)), EngineHeader)
+    table = Table(show_header=False, title=Text(printable(str(made.path))), title_justify="left")
     for name, value in _rows(header).items():
         table.add_row(name, Text(value))
     table.add_row("size", f"{made.size_bytes / 1e6:.1f} MB")

@@ -7,6 +7,8 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gapcam.cli.printable import printable
+
 stdout = Console(highlight=False, emoji=False)
 """For tables that people read. It follows sys.stdout."""
 
@@ -30,8 +32,8 @@ def progress_bar() -> Progress:
 
 
 def report(message: str) -> None:
-    """A line on stderr, as it is: no markup, no wrapping, above a progress bar if one is shown."""
-    stderr.print(message, markup=False, soft_wrap=True)
+    """A line on stderr: no markup, no wrapping, no commands to the terminal; above a progress bar if one is shown."""
+    stderr.print(printable(message, lines=True), markup=False, soft_wrap=True)
 
 
 NOT_EXACT = (

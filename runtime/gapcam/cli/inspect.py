@@ -89,11 +89,12 @@ def _print_table(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     from gapcam.cli.console import stdout
+    from gapcam.cli.printable import all_printable
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, text in _rows(facts):
+    for name, text in _rows(all_printable(facts)):
         table.add_row(name, escape(text))
     stdout.print(table)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from gapcam.cli.printable import printable
 from gapcam.errors import ExitCode, GapcamError, MissingExtraError
 
 GROUP = "gapcam.commands"
@@ -165,7 +166,7 @@ def _explained(error: BaseException) -> int:
 
 
 def _say(message: str, code: ExitCode) -> ExitCode:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     return code
 
 
