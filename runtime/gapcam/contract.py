@@ -290,7 +290,8 @@ def contract_from_metadata(metadata: Mapping[str, str], model_name: str) -> Cont
                 "and older. Update it (pip install --upgrade gapcam), or export the model again with this version."
             )
         return msgspec.json.decode(text, type=Contract)
-    except msgspec.DecodeError as error:  # a ValidationError is one
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:  # a ValidationError is a DecodeError
+        said = " ".join(str(error).split())
         raise ContractError(
-            f"{model_name} has a damaged contract: {error}. Export the model again from its source."
+            f"{model_name} has a damaged contract: {said}. Export the model again from its source."
         ) from error

@@ -24,7 +24,7 @@ import numpy as np
 from gapcam.atomic_file import write_atomically
 from gapcam.backends.onnx_file import check_is_file
 from gapcam.backends.protocol import Array
-from gapcam.contract import Precision
+from gapcam.contract import IMAGE, METADATA_KEY, Precision
 from gapcam.errors import ModelError
 
 ENGINE_VERSION = 1
@@ -40,12 +40,24 @@ _LONGEST_INDEX = 2**26
 """Bytes; the labels of a hundred thousand classes take less."""
 _PLAN_MAGIC = (b"ptrt", b"vtrt", b"ftrt")
 """How TensorRT's own plans begin."""
+_DTYPES = frozenset({"float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool"})
+"""Of inputs and outputs, as TensorRT has them."""
+_MOST_AXES = 8
+"""TensorRT's `Dims.MAX_DIMS`."""
+GREATEST_SIDE = 2**31 - 1
+"""Of a tensor; far beyond any model's, and what libraries count in."""
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 HardwareCompatibility = Literal["none", "ampere-plus", "same-compute-capability"]
 StoredType = Literal["float32", "float16"]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Sides = tuple[Annotated[int, msgspec.Meta(ge=1)], ...]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=GREATEST_SIDE)]
+Sides = Annotated[tuple[Side, ...], msgspec.Meta(max_length=_MOST_AXES)]
+OpenSides = Annotated[
+    tuple[Annotated[int, msgspec.Meta(ge=0, le=GREATEST_SIDE)] | None, ...], msgspec.Meta(max_length=_MOST_AXES)
+]
+VersionText = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z._+-]{1,64}\Z")]
+Architecture = Annotated[str, msgspec.Meta(pattern=r"^sm_[0-9]{2,3}\+?\Z")]
 
 
 class ShapeRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +84,7 @@ class EngineTensor(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    shape: tuple[int | None, ...]
+    shape: OpenSides
     dtype: str
 
 
@@ -144,11 +156,11 @@ class EngineHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     producer: str
     runtime: EngineRuntime
-    runtime_version: str
+    runtime_version: VersionText
     platform: str
-    targets: tuple[str, ...]
+    targets: tuple[Architecture, ...]
     device: str = ""
-    cuda_driver: tuple[int, int] | None = None
+    cuda_driver: tuple[Count, Count] | None = None
     model: str
     model_sha256: str
     options: BuildOptions
@@ -162,7 +174,7 @@ class EngineHeader(msgspec.Struct, frozen=True, kw_only=True):
 class _StoredTensor(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     dtype: StoredType
-    shape: tuple[Count, ...]
+    shape: Sides
     offset: Count
     length: Count
 
@@ -300,8 +312,12 @@ def _checked_index(path: Path, content: mmap.mmap, data: int, digest: bytes) -> 
         raise ModelError(damaged.format(": its checksum is wrong"))
     try:
         index = msgspec.json.decode(content[_HEAD.size : data], type=_Index)
-    except msgspec.DecodeError as error:
-        raise ModelError(damaged.format(f": its header cannot be read ({error})")) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise ModelError(damaged.format(f": its header cannot be read ({said})")) from error
+    wrong = _wrong(index)
+    if wrong:
+        raise ModelError(damaged.format(f": its header {wrong}"))
     rest, end = len(content) - data, 0
     for tensor in index.tensors:
         if tensor.length != prod(tensor.shape) * np.dtype(tensor.dtype).itemsize:
@@ -312,6 +328,37 @@ def _checked_index(path: Path, content: mmap.mmap, data: int, digest: bytes) -> 
     if index.plan_length == 0 or index.plan_offset + index.plan_length != rest:
         raise ModelError(damaged.format(": the plan is not as long as its header says"))
     return index
+
+
+def _wrong(index: _Index) -> str:
+    """What cannot be of an engine that gapcam built, as an end of the sentence "its header ..."; "" for nothing."""
+    header = index.header
+    if METADATA_KEY not in header.metadata:
+        return "holds no contract"
+    if [tensor.name for tensor in header.inputs] != [IMAGE]:
+        return f"names {len(header.inputs)} inputs, or another than {IMAGE!r}"
+    tensors = (*header.inputs, *header.outputs)
+    names = [*(tensor.name for tensor in tensors), *(tensor.name for tensor in index.tensors)]
+    if len(set(names)) < len(names):
+        return "gives two tensors one name"
+    if not {tensor.dtype for tensor in tensors} <= _DTYPES:
+        return f"has tensors of other types than {', '.join(sorted(_DTYPES))}"
+    (image,) = header.inputs
+    for profile in header.profiles:
+        if list(profile) != [IMAGE] or not _within(profile[IMAGE], image.shape):
+            return f"has a profile that does not fit the input {IMAGE!r}"
+    return ""
+
+
+def _within(shapes: ShapeRange, sides: OpenSides) -> bool:
+    """Whether a profile has as many axes as its input, each rising from least to greatest, and fixed where that is."""
+    if not len(shapes.min) == len(shapes.opt) == len(shapes.max) == len(sides):
+        return False
+    axes = zip(shapes.min, shapes.opt, shapes.max, sides, strict=True)
+    return all(
+        least <= tuned <= greatest and (side is None or side == least == greatest)
+        for least, tuned, greatest, side in axes
+    )
 
 
 def _rebuild(path: Path) -> str:

@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,13 @@ def rewritten(path: Path, change: Callable[[dict[str, object]], None]) -> Path:
     (length,) = struct.unpack_from("<I", content, 12)
     index = json.loads(content[HEAD : HEAD + length])
     change(index)
-    text = json.dumps(index).encode()
+    return write_index(path, json.dumps(index).encode())
+
+
+def write_index(path: Path, text: bytes) -> Path:
+    """Put another index into a file, with a checksum that is right."""
+    content = path.read_bytes()
+    (length,) = struct.unpack_from("<I", content, 12)
     text += b" " * (-(HEAD + len(text)) % 64)
     before = content[:12] + struct.pack("<I", len(text))
     rest = text + content[HEAD + length :]
@@ -132,6 +139,18 @@ def test_a_length_that_is_no_length_reserves_no_memory(engine: Path) -> None:
         read_engine(engine)
 
 
+def image(index: dict[str, Any]) -> dict[str, Any]:
+    """What the header says of the input."""
+    found: dict[str, Any] = index["header"]["inputs"][0]
+    return found
+
+
+def profile(index: dict[str, Any]) -> dict[str, Any]:
+    """The shapes of its one profile."""
+    found: dict[str, Any] = index["header"]["profiles"][0]["image"]
+    return found
+
+
 LIES: dict[str, Callable[[dict], None]] = {  # type: ignore[type-arg]
     "a huge shape": lambda index: index["tensors"][0].update(shape=[2**40, 2**40]),
     "a shape that it does not fill": lambda index: index["tensors"][0].update(shape=[3, 4]),
@@ -143,6 +162,28 @@ LIES: dict[str, Callable[[dict], None]] = {  # type: ignore[type-arg]
     "another type": lambda index: index["tensors"][0].update(dtype="object"),
     "no header": lambda index: index.pop("header"),
     "a runtime that there is not": lambda index: index["header"].update(runtime="openvino"),
+    "sides of which one is nothing": lambda index: index["tensors"][0].update(shape=[0, 10**30], length=0),
+    "more axes than there are": lambda index: index["tensors"][0].update(shape=[1] * 70 + [3, 5]),
+    "an offset beyond all numbers": lambda index: index["tensors"][0].update(offset=10**40),
+    "a version of 6000 digits": lambda index: index["header"].update(runtime_version="9" * 6000),
+    "a target of 6000 digits": lambda index: index["header"].update(targets=["sm_" + "9" * 6000]),
+    "a target with a colour": lambda index: index["header"].update(targets=["sm_87\x1b[31m"]),
+    "a driver beyond all numbers": lambda index: index["header"].update(cuda_driver=[10**30, 0]),
+    "an output beyond all numbers": lambda index: index["header"]["outputs"][0].update(shape=[None, 10**25]),
+    "an output of less than nothing": lambda index: index["header"]["outputs"][0].update(shape=[None, -5]),
+    "an output of no type": lambda index: index["header"]["outputs"][0].update(dtype="object"),
+    "an output and a constant of one name": lambda index: index["tensors"][0].update(name="logits"),
+    "two constants of one name": lambda index: index["tensors"][1].update(name="cam_weights"),
+    "no input": lambda index: index["header"].update(inputs=[]),
+    "two inputs": lambda index: index["header"]["inputs"].append({**image(index), "name": "mask"}),
+    "another input": lambda index: image(index).update(name="picture"),
+    "an input of no type": lambda index: image(index).update(dtype="object"),
+    "a profile of another input": lambda index: index["header"].update(profiles=[{"foo": profile(index)}]),
+    "a profile of an input more": lambda index: index["header"]["profiles"][0].update(foo=profile(index)),
+    "a profile with an axis less": lambda index: profile(index).update(min=[1, 3, 8]),
+    "a profile that falls": lambda index: profile(index).update(opt=[9, 3, 8, 8]),
+    "a profile that leaves a fixed side": lambda index: profile(index).update(max=[4, 4, 32, 32]),
+    "no contract": lambda index: index["header"]["metadata"].pop("gapcam"),
 }
 
 
@@ -152,6 +193,23 @@ def test_a_header_that_lies_is_refused_though_its_checksum_is_right(engine: Path
     with pytest.raises(gapcam.ModelError, match=r"damaged or cut off: .*; copy it again") as refused:
         read_engine(engine)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("nonsense", ["[" * 200_000, '{"header":' * 200_000, "\ud800", "\xff"])
+def test_a_header_that_is_no_json_is_damaged_whatever_it_is(engine: Path, nonsense: str) -> None:
+    """Nested deeper than Python's stack; text that is no UTF-8."""
+    write_index(engine, nonsense.encode("latin-1" if nonsense == "\xff" else "utf-8", "surrogatepass"))
+    with pytest.raises(gapcam.ModelError, match="damaged or cut off: its header cannot be read") as refused:
+        read_engine(engine)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_header_longer_than_any_is_refused_unread(engine: Path) -> None:
+    index = engine.read_bytes()[HEAD:]
+    (length,) = struct.unpack_from("<I", engine.read_bytes(), 12)
+    write_index(engine, index[:length] + b" " * 2**26)
+    with pytest.raises(gapcam.ModelError, match="is cut off or damaged"):
+        read_engine(engine)
 
 
 def test_unknown_fields_of_a_known_version_are_ignored(engine: Path) -> None:

@@ -12,7 +12,7 @@ from engine_headers import PLAN, a_header
 from small_models import BIAS, WEIGHTS, a_contract, in_bfloat16, red_and_blue
 
 from gapcam.cli.main import main
-from gapcam.contract import METADATA_KEY, Fidelity, HeadKind, contract_to_json
+from gapcam.contract import METADATA_KEY, Contract, Fidelity, HeadKind, contract_to_json
 from gapcam.cuda.presence import presence
 from gapcam.engine_file import EngineTensor, write_engine
 
@@ -82,6 +82,14 @@ def test_of_a_lowered_model_the_table_says_what_was_measured_of_which(tmp_path: 
     assert "1 images: identity to 0.0e+00 (allowed 1e-04); against onnxruntime: " in shown
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"contract":1,"head":' * 100_000, '{"contract":' + "9" * 6000 + "}"])
+def test_a_contract_that_is_none_is_a_line(tmp_path: Path, text: str) -> None:
+    done = gapcam_inspect(red_and_blue(tmp_path / "m.onnx", metadata={METADATA_KEY: text}))
+    assert done.exit_code == 3
+    assert "has a damaged contract: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_class_maps_models_are_shown_too(tmp_path: Path) -> None:
     done = gapcam_inspect(red_and_blue(tmp_path / "m.onnx", contract=a_contract(kind=HeadKind.CLASS_MAPS)))
     assert done.exit_code == 0
@@ -104,9 +112,9 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, content: bytes | None, mes
 WITHOUT_A_GPU = pytest.mark.skipif(bool(presence().devices), reason="there is a GPU here")
 
 
-def an_engine(path: Path, **changed: object) -> Path:
+def an_engine(path: Path, contract: Contract | None = None, **changed: object) -> Path:
     header = a_header(
-        metadata={METADATA_KEY: contract_to_json(a_contract((6, 8)))},
+        metadata={METADATA_KEY: contract_to_json(contract or a_contract((6, 8)))},
         outputs=(
             EngineTensor(name="logits", shape=(None, 2), dtype="float32"),
             EngineTensor(name="features", shape=(None, 2, None, None), dtype="float16"),
@@ -136,6 +144,34 @@ def test_an_engine_is_shown_without_its_gpu_with_all_that_its_header_says(tmp_pa
         "NOT RUN: device 'tensorrt' needs an NVIDIA GPU",
     ):
         assert text in shown, text
+
+
+@WITHOUT_A_GPU
+def test_what_an_engine_and_its_contract_say_does_not_command_the_terminal(tmp_path: Path) -> None:
+    """Not by escape sequences, line feeds that fake a row, or rich's markup."""
+    contract = a_contract((6, 8), labels=("\x1b[2Jcat", "dog\x9b31m"))
+    source = msgspec.structs.replace(contract.source, spec="x\nverified here  identity holds")
+    path = an_engine(
+        tmp_path / "m.engine",
+        contract=msgspec.structs.replace(contract, source=source),
+        device="\x1b]0;pwned\x07[/bold]",
+        model="m\r.onnx",
+        precision=msgspec.structs.replace(a_header().precision, engine={}, not_read="\x1b[8m"),
+    )
+    done = gapcam_inspect(path)
+    assert done.exit_code == 0, done.stderr
+    assert not set(done.stdout) & {"\x1b", "\x07", "\x9b", "\r"}
+    shown = " ".join(done.stdout.split())
+    for text in (
+        r"\x1b[2Jcat, dog\x9b31m",
+        r"on \x1b]0;pwned\x07[/bold]",
+        r"m\r.onnx",
+        r"x\nverified here",
+        r"\x1b[8m",
+    ):
+        assert text in shown, text
+    facts = json.loads(gapcam_inspect(path, "--json").stdout)
+    assert facts["contract"]["labels"] == ["\x1b[2Jcat", "dog\x9b31m"]  # as it is: JSON writes it out itself
 
 
 @WITHOUT_A_GPU
