@@ -21,30 +21,34 @@ _MODULES: dict[EngineRuntime, tuple[str, ...]] = {
 }
 
 
+class TensorRTAbsentError(BackendError):
+    """The Python module `tensorrt` is not there; one that is there and does not work is another error."""
+
+
 def import_tensorrt(runtime: EngineRuntime) -> ModuleType:
     """The Python module of a runtime.
 
     Raises:
         MissingExtraError: TensorRT-RTX is not installed.
-        BackendError: TensorRT is not installed, its libraries cannot be loaded, or it is too old.
+        TensorRTAbsentError: TensorRT is not installed.
+        BackendError: its libraries cannot be loaded, or it is too old.
     """
     for name in _MODULES[runtime]:
         try:
             module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            continue
-        except (ImportError, OSError) as error:  # a library that the module links is absent, or another version of it
+        except Exception as error:  # a library is absent or of another version, and a binding may raise anything
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                continue
+            said = " ".join(str(error).split()) or type(error).__name__
             raise BackendError(
-                f"{TITLES[runtime]}'s Python module {name} is installed and cannot be loaded: {error}. Install its "
+                f"{TITLES[runtime]}'s Python module {name} is installed and cannot be loaded: {said}. Install its "
                 "libraries in the same version; docs/gpu.md says how"
             ) from error
         _check_version(runtime, module)
         return module
     if runtime == "tensorrt-rtx":
         raise MissingExtraError("tensorrt_rtx_bindings", runtime)
-    raise BackendError(
+    raise TensorRTAbsentError(
         "TensorRT's Python module tensorrt is not installed for this Python. On a Jetson: sudo apt install "
         "python3-libnvinfer, and a virtual environment made with --system-site-packages; elsewhere: pip install "
         "tensorrt-cu13; docs/gpu.md has more"
@@ -53,7 +57,7 @@ def import_tensorrt(runtime: EngineRuntime) -> ModuleType:
 
 def version_numbers(version: str) -> tuple[int, ...]:
     """(10, 13, 3, 9) of "10.13.3.9"; what follows the numbers is left out."""
-    match = re.match(r"\d+(\.\d+)*", version)
+    match = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", version)
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
