@@ -13,12 +13,20 @@ from gapcam.backends.onnx_file import check_is_file
 from gapcam.backends.onnx_outline import read_outline
 from gapcam.backends.onnxruntime_assignment import RECORDING, check_on_device, nodes_by_provider
 from gapcam.backends.onnxruntime_device import OnnxRuntimeDeviceBackend
-from gapcam.backends.onnxruntime_providers import PROVIDERS, GpuDevice, check_loads, explain_failure, rtx_devices
+from gapcam.backends.onnxruntime_providers import (
+    ENGINE_INSTEAD,
+    PROVIDERS,
+    GpuDevice,
+    check_loads,
+    explain_failure,
+    rtx_devices,
+)
 from gapcam.backends.onnxruntime_session import CPU_PROVIDER, ORT_VERSION, make_options, make_session, onnxruntime
 from gapcam.cache_folder import cache_folder
 from gapcam.contract import Precision, contract_from_metadata
-from gapcam.cuda.driver import Stream
+from gapcam.cuda.driver import Driver, Stream
 from gapcam.cuda.open_driver import open_driver
+from gapcam.cuda.thread_state import is_primary_current
 from gapcam.errors import BackendError, ContractError, ModelError
 
 if TYPE_CHECKING:
@@ -55,8 +63,8 @@ def open_on_gpu(
 
     Raises:
         ModelError: the file is missing, no ONNX model, damaged, or uses what the provider does not know.
-        BackendError: the provider is not available, a device of that number is not there, layers would run on the CPU,
-            an option is refused, or the model fails on the GPU.
+        BackendError: the provider is not available, a device of that number is not there, the app's context is not the
+            device's primary one, layers would run on the CPU, an option is refused, or the model fails on the GPU.
         MissingExtraError: the package that drives the GPU is not installed.
     """
     check_is_file(path)
@@ -65,6 +73,7 @@ def open_on_gpu(
         check_loads(kind)
     driver = open_driver("auto", number)
     try:
+        check_context(driver)
         with driver.active():
             stream = driver.stream()
             how = (path, kind, plugin, number, stream, threads, provider_options or {}, session_options or {})
@@ -93,6 +102,21 @@ def open_on_gpu(
         driver.close()
         raise
     return backend
+
+
+def check_context(driver: Driver) -> None:
+    """ONNX Runtime computes in the device's primary context, whichever is current: each run begins with cudaSetDevice.
+
+    Raises:
+        BackendError: the driver works in another, where the addresses and the stream of this one mean nothing.
+    """
+    with driver.active():
+        if not is_primary_current(driver.device):
+            raise BackendError(
+                f"the app's CUDA context on device {driver.device} is one that it made, and ONNX Runtime works in the "
+                "device's primary context only; use that in the app, too (PyCUDA: import pycuda.autoprimaryctx in "
+                f"place of pycuda.autoinit), {ENGINE_INSTEAD}"
+            )
 
 
 def gpu_options(
