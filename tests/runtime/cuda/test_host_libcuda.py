@@ -44,7 +44,8 @@ def python(code: str, environment: dict[str, str]) -> subprocess.CompletedProces
 
 def test_the_suite_for_gpus_passes_on_the_host(libcuda: Path, driver_kernels: Path, host_library: Path) -> None:
     # Those of inference engines, which need a GPU, are left out.
-    files = [str(GPU_TESTS / f"test_{name}.py") for name in ("drivers", "frames", "exit", "lost_device", "pycuda_app")]
+    names = ("drivers", "frames", "exit", "lost_device", "pycuda_app", "onnxruntime_context")
+    files = [str(GPU_TESTS / f"test_{name}.py") for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
     environment = host_environment(libcuda, [driver_kernels, host_library], DEVICES="2") | {"PYTEST_ADDOPTS": ""}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
