@@ -126,6 +126,7 @@ def export(
         progress("writing ONNX with PyTorch's exporter")
         classifier = classifier_from_torch(loaded, size, opset, notes, static_batch=static_batch)
     else:
+        check_spares(output, loaded.weight_files)
         classifier = classifier_from_onnx(loaded, size, opset, notes, static_batch=static_batch)
     changes = {"mean": mean, "std": std, "resize": resize, "color": color}
     given = {name: value for name, value in changes.items() if value is not None}

@@ -59,6 +59,7 @@ def quantize(
     options.check_folders()
     progress(f"reading {model}")
     source = read_onnx(model)
+    check_spares(output, source.weight_files)
     if source.contract is None:
         raise ContractError(
             f"{model} is an ONNX model without gapcam's contract. Make one that has it with: gapcam export {model} -o "

@@ -21,7 +21,7 @@ from gapcam_export.graph import all_tensors
 _NO_WHOLE_BYTES = frozenset({"INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2", "STRING"})
 
 
-def load_external_data(model: onnx.ModelProto, path: Path, read: Callable[[bytes], object]) -> None:
+def load_external_data(model: onnx.ModelProto, path: Path, read: Callable[[bytes], object]) -> tuple[Path, ...]:
     """Read, in place, all tensors that a model keeps in other files; look at those in its own.
 
     Args:
@@ -29,21 +29,27 @@ def load_external_data(model: onnx.ModelProto, path: Path, read: Callable[[bytes
         path: of that file; the others are looked for beside it.
         read: is called with the content of each tensor that another file holds, in the model's order.
 
+    Returns:
+        Those files, each once.
+
     Raises:
         SourceError: one is missing, outside of the model's folder, or does not fill its shape.
     """
+    files: dict[Path, None] = {}
     for tensor in all_tensors(model):
         wanted = _bytes_of(tensor, path)
         if tensor.data_location == TensorProto.EXTERNAL:
-            content = _read(tensor, wanted, path)
+            found, content = _read(tensor, wanted, path)
+            files[found] = None
             read(content)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
             tensor.raw_data = content
         _check_content(tensor, wanted, path)
+    return tuple(files)
 
 
-def _read(tensor: TensorProto, wanted: int | None, path: Path) -> bytes:
+def _read(tensor: TensorProto, wanted: int | None, path: Path) -> tuple[Path, bytes]:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     found = _file_inside(path, location, tensor.name)
@@ -63,7 +69,7 @@ def _read(tensor: TensorProto, wanted: int | None, path: Path) -> bytes:
     try:
         with found.open("rb") as file:
             file.seek(offset)
-            return file.read(length)
+            return found, file.read(length)
     except OSError as error:
         raise SourceError(f"{location!r}, where {path} keeps weights, cannot be read: {error.strerror}.") from error
 

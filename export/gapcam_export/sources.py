@@ -58,12 +58,14 @@ class OnnxSource:
         model: the model.
         sha256: of the file, followed by the weights that it keeps in others.
         contract: the one that the file holds, or None.
+        weight_files: the others that it keeps weights in.
     """
 
     spec: str
     model: onnx.ModelProto
     sha256: str
     contract: Contract | None
+    weight_files: tuple[Path, ...] = ()
 
 
 def load_source(spec: str, *, checkpoint: Path | None, pretrained: bool) -> TorchSource | OnnxSource:
@@ -216,7 +218,7 @@ def read_onnx(path: Path) -> OnnxSource:
     if not model.graph.node:
         raise SourceError(f"{path} is no ONNX model: it holds no graph ({len(content)} bytes).")
     digest = hashlib.sha256(content)
-    load_external_data(model, path, digest.update)
+    weight_files = load_external_data(model, path, digest.update)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     contract = contract_from_metadata(metadata, path.name) if METADATA_KEY in metadata else None
-    return OnnxSource(path.name, model, digest.hexdigest(), contract)
+    return OnnxSource(path.name, model, digest.hexdigest(), contract, weight_files)

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx_files import CLASSES, Variant, oracle, write
+from small_models import red_and_blue
 
 import gapcam
 import gapcam_export
@@ -50,6 +51,19 @@ def refused(model: Path) -> str:
     lines = [line for line in done.stderr.splitlines() if not line.endswith("...")]
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def test_the_weights_are_not_written_over(model: Path, tmp_path: Path) -> None:
+    weights = model.parent / "weights.bin"
+    content = weights.read_bytes()
+    with pytest.raises(gapcam.DataError, match=r"weights\.bin would be written over .*, which would be lost"):
+        gapcam_export.export(str(model), weights)
+    exported = onnx.load(red_and_blue(tmp_path / "exported.onnx"))
+    lowered = model.parent / "b.onnx"
+    onnx.save(exported, lowered, save_as_external_data=True, location="b.bin", size_threshold=0)
+    with pytest.raises(gapcam.DataError, match=r"b\.bin would be written over .*, which would be lost"):
+        gapcam_export.quantize(lowered, model.parent / "b.bin", gapcam_export.PrecisionOptions(precision="fp16"))
+    assert weights.read_bytes() == content
 
 
 def test_weights_beside_the_model_and_in_folders_below_it_are_read(model: Path, cat: NDArray[np.uint8]) -> None:
