@@ -15,7 +15,7 @@ from gapcam.contract import IMAGE
 from gapcam.engine_file import BuildOptions, EngineHeader, EngineRuntime, write_engine
 from gapcam.engine_fit import DeviceFacts, this_platform
 from gapcam.errors import BackendError, ContractError, DataError, MissingExtraError, ModelError, UsageError
-from gapcam.tensorrt_module import import_tensorrt
+from gapcam.tensorrt_module import TensorRTAbsentError, import_tensorrt
 
 try:
     import onnx  # noqa: F401 - of all that the modules below need, what may be absent
@@ -97,6 +97,7 @@ def build(
         runtime_version=str(module.__version__),
         platform=this_platform(),
         architecture="" if here is None else here.architecture,
+        device="" if here is None else here.name,
         cuda_driver=None if here is None else here.cuda_driver,
     )
     progress(f"reading {model}")
@@ -106,11 +107,14 @@ def build(
             f"{model} is an ONNX model without gapcam's contract. Make one that has it with: gapcam export {model} -o "
             "exported.onnx"
         )
-    with _locked(output, progress) as waited:
-        if waited or not rebuild:
+    check_spares(output, source.weight_files)
+    before = _state(output)
+    with _locked(output, progress):
+        changed = _state(output) != before  # by whoever was waited for, if it did not fail
+        if changed or not rebuild:
             header = _kept(output, source, options, device, rebuild=rebuild)
             if header is not None:
-                note = "it was built by another process meanwhile" if waited else "it is up to date; nothing was built"
+                note = "it was built by another process meanwhile" if changed else "it is up to date; nothing was built"
                 seconds = time.monotonic() - begin
                 return BuildReport(output, output.stat().st_size, header, False, (note,), seconds)
         graph = engine_graph(source.model, source.contract, model.name, maps=options.maps)
@@ -155,10 +159,28 @@ def _installed(options: BuildOptions) -> EngineRuntime:
     except BackendError as error:
         try:
             import_tensorrt("tensorrt-rtx")
-        except (BackendError, MissingExtraError):
+        except MissingExtraError:
             raise error from None
-        return "tensorrt-rtx"
+        except BackendError:
+            if isinstance(error, TensorRTAbsentError):
+                raise
+            raise error from None
+        if isinstance(error, TensorRTAbsentError):
+            return "tensorrt-rtx"
+        # Whoever has installed it means to use it: the other one's engines do not run with it.
+        raise BackendError(
+            f"{error}. Or build with TensorRT-RTX, which is here, too: --runtime tensorrt-rtx"
+        ) from error
     return "tensorrt"
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """What is another whenever a file was replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _kept(
@@ -179,25 +201,23 @@ def _check_name(output: Path) -> None:
 
 
 @contextmanager
-def _locked(output: Path, progress: Progress) -> Iterator[bool]:
-    """Keep other processes from building the same file; whether one had to be waited for."""
+def _locked(output: Path, progress: Progress) -> Iterator[None]:
+    """Keep other processes from building the same file."""
     target = output.resolve()
     # Not named after the file, whose name may be as long as a name can be.
     digest = sha256(os.fsencode(target.name)).hexdigest()[:16]
     lock = FileLock(target.with_name(f".gapcam-{digest}.lock"))
-    waited = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            waited = True
             progress(f"another process builds {output}; waiting for it")
             lock.acquire(poll_interval=0.2)
     except (OSError, NotImplementedError) as error:
         raise DataError(f"cannot write {output}: its lock cannot be taken ({error}); choose another place") from error
     try:
-        yield waited
+        yield
     finally:
         with suppress(OSError):
             Path(lock.lock_file).unlink()  # who waits for it notices, or builds what is then found to be there

@@ -218,10 +218,10 @@ def test_open_sides_take_the_sizes_that_were_asked_for_or_the_contracts(tmp_path
         assert engine.header.options == options
 
 
-def test_without_targets_it_is_for_ampere_and_all_later_gpus(tmp_path: Path) -> None:
+def test_without_targets_it_is_for_all_that_the_library_knows_from_ampere_on(tmp_path: Path) -> None:
     model = red_and_blue(tmp_path / "model.onnx")
     report = build(model, tmp_path / "a.engine", runtime="tensorrt-rtx")
-    assert report.header.targets == ("sm_80+",)
+    assert report.header.targets == ("sm_80", "sm_86", "sm_89", "sm_120", "sm_121")  # not Hopper, sm_90
 
 
 def test_a_model_that_is_not_in_the_precision_that_it_claims_is_an_error(tmp_path: Path) -> None:
@@ -309,7 +309,10 @@ def test_constants_that_are_computed_are_refused(tmp_path: Path) -> None:
         ({"batch": (2, 1, 4)}, gapcam.UsageError, r"--batch is 2:1:4; expected MIN:OPT:MAX, rising"),
         ({"batch": (0, 1, 4)}, gapcam.UsageError, "--batch is 0:1:4"),
         ({"level": 6}, gapcam.UsageError, "--level is 6; expected 0 to 5"),
-        ({"workspace_mib": 0}, gapcam.UsageError, "--workspace is 0"),
+        ({"workspace_mib": 0}, gapcam.UsageError, "--workspace is 0; expected 1 to 16777216 MiB"),
+        ({"workspace_mib": 2**24 + 1}, gapcam.UsageError, "--workspace is 16777217; expected"),
+        ({"batch": (1, 1, 2**31)}, gapcam.UsageError, "--batch is 1:1:2147483648; expected"),
+        ({"sizes": ((4, 4), (4, 4), (4, 2**31))}, gapcam.UsageError, "--size is 4x4:4x4:4x2147483648; expected"),
         ({"sizes": ((4, 9), (4, 8), (4, 9))}, gapcam.UsageError, "--size is 4x9:4x8:4x9; expected MIN:OPT:MAX"),
         ({"sizes": ((4, 4),) * 3}, gapcam.UsageError, r"--size was given, and model\.onnx takes 2x2 \(HxW\) only"),
         ({"dla_core": 0, "batch": (1, 1, 2)}, gapcam.UsageError, "a DLA runs one shape only: give --batch N:N:N"),

@@ -173,6 +173,66 @@ def test_the_model_is_not_written_over(model: Path) -> None:
     assert model.read_bytes() == content
 
 
+def test_the_files_of_its_weights_are_not_written_over_either(model: Path, tmp_path: Path) -> None:
+    kept_apart = tmp_path / "large.onnx"
+    onnx.save(onnx.load(model), kept_apart, save_as_external_data=True, location="large.onnx.data", size_threshold=0)
+    weights = tmp_path / "large.onnx.data"
+    content = weights.read_bytes()
+    (tmp_path / "link").symlink_to(weights)
+    for name in (weights, tmp_path / "link"):
+        code, _, err = command(kept_apart, "-o", name, *TARGETS, "--rebuild")
+        assert code == ExitCode.DATA
+        assert f"would be written over {weights.resolve()}, which would be lost" in err
+    assert weights.read_bytes() == content
+    assert command(kept_apart, "-o", tmp_path / "model.engine", *TARGETS)[0] == ExitCode.DONE
+
+
+def test_what_is_printed_of_names_does_not_command_the_terminal(tmp_path: Path) -> None:
+    model = red_and_blue(tmp_path / "m\x1b[31m.onnx")
+    code, out, err = command(model, "-o", tmp_path / "[b]\x1b[2J.engine", *TARGETS)
+    assert code == ExitCode.DONE, err
+    assert "\x1b" not in out + err
+    assert r"m\x1b[31m.onnx, sha256" in out
+
+
+def chosen_runtime(model: Path, folder: Path, tensorrt: str) -> tuple[int, str, str]:
+    """What `gapcam build` without --runtime does where this stands for TensorRT's Python module."""
+    (folder / "tensorrt.py").write_text(tensorrt, encoding="utf-8")
+    ran = subprocess.run(
+        [*GAPCAM, "build", model, "-o", folder / "a.engine", "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("tensorrt", "reason"),
+    [
+        ("__version__ = '8.6.1'", "TensorRT 8.6.1 is installed; gapcam needs 10 or later"),
+        ("raise ImportError('libnvinfer.so.10: no such file')", "cannot be loaded: libnvinfer.so.10: no such file"),
+        ("raise RuntimeError('no driver')", "cannot be loaded: no driver"),
+    ],
+)
+def test_a_tensorrt_that_does_not_work_is_not_replaced_by_the_other_without_a_word(
+    model: Path, tmp_path: Path, tensorrt: str, reason: str
+) -> None:
+    code, out, err = chosen_runtime(model, tmp_path, tensorrt)
+    assert (code, out) == (ExitCode.MISSING, "")
+    assert reason in err
+    assert err.endswith("Or build with TensorRT-RTX, which is here, too: --runtime tensorrt-rtx\n")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "a.engine").exists()
+
+
+def test_without_tensorrt_the_other_builds(model: Path, tmp_path: Path) -> None:
+    code, out, err = chosen_runtime(model, tmp_path, "raise ModuleNotFoundError('no', name=__name__)")
+    assert code == ExitCode.DONE, err
+    assert json.loads(out)["header"]["runtime"] == "tensorrt-rtx"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -182,6 +242,7 @@ def test_the_model_is_not_written_over(model: Path) -> None:
         (("--targets", "ada"), "--targets is 'ada'; expected compute capabilities"),
         (("--targets", ""), "--targets is ''"),
         (("--level", "9"), "'--level'"),
+        (("--workspace", "9" * 30), "--workspace is 999999999999999999999999999999; expected 1 to 16777216 MiB"),
     ],
 )
 def test_options_that_are_not_understood_are_a_line(
@@ -237,6 +298,28 @@ def test_two_processes_build_one_engine_once(slow_model: Path, tmp_path: Path, o
     built = [json.loads(out)["built"] for out, _ in reports]
     assert built == [True, False]
     assert json.loads(reports[1][0])["notes"] == ["it was built by another process meanwhile"]
+    read_engine(path).close()
+    assert left_in(path.parent) == ["model.engine"]
+
+
+@pytest.mark.parametrize("options", [(), ("--rebuild",)])
+def test_who_waited_for_a_process_that_died_builds(slow_model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    path = tmp_path / "out" / "model.engine"
+    if options:
+        build(slow_model, path, BuildOptions(targets=("86", "89")))
+        before = path.stat()
+    first = started(slow_model, "-o", path, *TARGETS, *options)
+    wait_for(first, "building the engine")
+    first.send_signal(signal.SIGSTOP)  # or it might be done before the second has begun
+    second = started(slow_model, "-o", path, *TARGETS, "--json", *options)
+    wait_for(second, f"another process builds {path}; waiting for it ...")
+    first.kill()
+    first.communicate(timeout=30)
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == ExitCode.DONE, err
+    assert json.loads(out)["built"] is True
+    if options:
+        assert path.stat().st_ino != before.st_ino
     read_engine(path).close()
     assert left_in(path.parent) == ["model.engine"]
 
@@ -356,6 +439,7 @@ def test_what_is_absent_is_named_with_the_extra_that_brings_it(model: Path, tmp_
 
 
 DRIVER = """
+#include <stdlib.h>
 int cuInit(unsigned flags) { return flags; }
 int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
@@ -366,7 +450,7 @@ int cuDeviceGetName(char *name, int length, int device) {
     return device;
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
+    *value = attribute == 75 ? 8 : attribute == 76 ? atoi(getenv("MINOR")) : -1;
     return device;
 }
 """
@@ -380,7 +464,7 @@ def with_driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("driver")
     build_it = ["cc", "-shared", "-x", "c", "-", "-o", str(folder / "libcuda.so.1")]
     subprocess.run(build_it, input=DRIVER.encode(), check=True)
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "MINOR": "7"}
 
 
 def test_the_gpu_is_what_the_driver_library_says(with_driver: dict[str, str]) -> None:
@@ -390,18 +474,17 @@ def test_the_gpu_is_what_the_driver_library_says(with_driver: dict[str, str]) ->
 
 
 @pytest.mark.parametrize(
-    ("targets", "why"),
+    ("minor", "targets", "why"),
     [
-        (("--targets", "86,89"), "the engine is not for the GPU that is here (Orin, sm_87)"),
-        (
-            (),
-            "the engine does not open on Orin: ",
-        ),  # such a driver will not do
+        ("7", ("--targets", "86,89"), "the engine is not for the GPU that is here (Orin, sm_87)"),
+        ("7", (), "the engine is not for the GPU that is here (Orin, sm_87)"),
+        ("6", (), "the engine does not open on Orin: "),  # such a driver will not do
     ],
 )
 def test_an_engine_that_does_not_open_here_is_built_and_says_that_it_was_not_read_back(
-    model: Path, tmp_path: Path, with_driver: dict[str, str], targets: tuple[str, ...], why: str
+    model: Path, tmp_path: Path, with_driver: dict[str, str], minor: str, targets: tuple[str, ...], why: str
 ) -> None:
+    with_driver["MINOR"] = minor
     line = [*GAPCAM, "build", model, "-o", tmp_path / "a.engine", "--runtime", "tensorrt-rtx", "--json", *targets]
     ran = subprocess.run(line, env=with_driver, check=False, capture_output=True, text=True)
     assert ran.returncode == ExitCode.DONE, ran.stderr

@@ -25,8 +25,8 @@ from gapcam_export.progress import Progress
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 """TensorRT's names of types where NumPy's differ by more than case."""
 _MIB = 2**20
-_AMPERE_ON = "sm_80+"
-"""Ampere and all later: what TensorRT-RTX builds for without --targets (its documentation, "CPU-Only AOT")."""
+_AMPERE = 80
+"""Compute capability from which on TensorRT-RTX builds without --targets (its documentation, "CPU-Only AOT")."""
 
 
 @dataclass(frozen=True)
@@ -218,10 +218,17 @@ class EngineBuilder:
         options = self._options
         if options.targets:
             return tuple(f"sm_{target}" for target in options.targets)
-        if self._runtime == "tensorrt-rtx":
-            return (_AMPERE_ON,)
+        if self._runtime == "tensorrt-rtx":  # not simply "sm_80+": it does not run on Hopper, nor on what it never knew
+            return tuple(f"sm_{target}" for target in self._known_targets() if int(target) >= _AMPERE)
         assert self._gpu is not None  # noqa: S101 - _check_offered has refused that
-        return (_AMPERE_ON if options.hardware_compatibility == "ampere-plus" else self._gpu.architecture,)
+        return (f"sm_{_AMPERE}+" if options.hardware_compatibility == "ampere-plus" else self._gpu.architecture,)
+
+    def _known_targets(self) -> list[str]:
+        """The compute capabilities that the library can name."""
+        return sorted(
+            (member.removeprefix("SM") for member in self._trt.ComputeCapability.__members__ if member[:2] == "SM"),
+            key=int,
+        )
 
     def _check_offered(self) -> None:
         trt, options = self._trt, self._options
@@ -256,10 +263,7 @@ class EngineBuilder:
                 f"{self.title} builds for the GPU that it runs on; leave --targets out, or build with --runtime "
                 "tensorrt-rtx"
             )
-        known = sorted(
-            (member.removeprefix("SM") for member in self._trt.ComputeCapability.__members__ if member[:2] == "SM"),
-            key=int,
-        )
+        known = self._known_targets()
         unknown = [target for target in self._options.targets if target not in known]
         if unknown:
             raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gapcam.engine_file import BuildOptions
+from gapcam.engine_file import GREATEST_SIDE, BuildOptions
 from gapcam.errors import UsageError
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
 
 LEVELS = range(6)
 """Of TensorRT's builder optimisation."""
+_MOST_WORKSPACE = 2**24
+"""MiB: 16 TiB. TensorRT counts bytes in 64 bits, and no GPU has as much."""
 Three = tuple[int, int, int]
 Size = tuple[int, int]
 
@@ -30,17 +32,21 @@ def check_options(options: BuildOptions) -> None:
     Raises:
         UsageError: an option is out of its range, or contradicts another.
     """
-    if list(options.batch) != sorted(options.batch) or options.batch[0] < 1:
-        raise UsageError(f"--batch is {colons(options.batch)}; expected MIN:OPT:MAX, rising, from 1 on")
+    if not _rising(options.batch):
+        raise UsageError(
+            f"--batch is {colons(options.batch)}; expected MIN:OPT:MAX, rising, from 1 to {GREATEST_SIDE} images"
+        )
     if options.sizes is not None:
         for axis in (0, 1):
-            sides = [size[axis] for size in options.sizes]
-            if sides != sorted(sides) or sides[0] < 1:
-                raise UsageError(f"--size is {_sizes(options.sizes)}; expected MIN:OPT:MAX, rising, each HxW")
+            if not _rising([size[axis] for size in options.sizes]):
+                raise UsageError(
+                    f"--size is {_sizes(options.sizes)}; expected MIN:OPT:MAX, rising, each HxW, at most "
+                    f"{GREATEST_SIDE} pixels"
+                )
     if options.level is not None and options.level not in LEVELS:
         raise UsageError(f"--level is {options.level}; expected {LEVELS[0]} to {LEVELS[-1]}")
-    if options.workspace_mib is not None and options.workspace_mib < 1:
-        raise UsageError(f"--workspace is {options.workspace_mib}; expected MiB, at least 1")
+    if options.workspace_mib is not None and not 1 <= options.workspace_mib <= _MOST_WORKSPACE:
+        raise UsageError(f"--workspace is {options.workspace_mib}; expected 1 to {_MOST_WORKSPACE} MiB")
     if options.dla_core is not None and options.batch[0] != options.batch[2]:
         raise UsageError(
             f"--dla was given with --batch {colons(options.batch)}; a DLA runs one shape only: give --batch N:N:N"
@@ -95,6 +101,10 @@ def targets_from_text(text: str) -> tuple[str, ...]:
 def colons(values: Sequence[int]) -> str:
     """As an option has it: "1:4:8"."""
     return ":".join(map(str, values))
+
+
+def _rising(sides: Sequence[int]) -> bool:
+    return list(sides) == sorted(sides) and sides[0] >= 1 and sides[-1] <= GREATEST_SIDE
 
 
 def _sizes(sizes: Sequence[Size]) -> str:
