@@ -19,6 +19,7 @@ class DeviceFacts:
         runtime_version: its version, such as "10.13.3.9".
         platform: as `this_platform` says it.
         architecture: of the GPU, such as "sm_87"; "" where it is not known, which is then not compared.
+        device: the GPU's name, such as "NVIDIA GeForce RTX 4090", or "Orin" of each Orin module; "" likewise.
         cuda_driver: the newest CUDA that the GPU's driver runs, such as (13, 0); None likewise.
     """
 
@@ -26,6 +27,7 @@ class DeviceFacts:
     runtime_version: str
     platform: str
     architecture: str = ""
+    device: str = ""
     cuda_driver: tuple[int, int] | None = None
 
 
@@ -44,7 +46,7 @@ def differences(header: EngineHeader, device: DeviceFacts) -> list[str]:
     found = [
         _runtime(header, device),
         _platform(header, device),
-        _architecture(header, device),
+        _architecture(header, device) or _model(header, device),
         _driver(header, device),
     ]
     return [difference for difference in found if difference]
@@ -83,6 +85,28 @@ def _architecture(header: EngineHeader, device: DeviceFacts) -> str:
     targets = ", ".join(target.replace("+", " and later") for target in header.targets)
     on = f" (on {header.device})" if header.device else ""
     return f"it was built for {targets}{on}, and this GPU is {device.architecture}"
+
+
+def _model(header: EngineHeader, device: DeviceFacts) -> str:
+    """TensorRT tunes for the very GPU, its multiprocessors and memory, unless it is told to leave them open.
+
+    It loads the engine on others of the same architecture with a warning, that it may be slow or fail. The modules of a
+    Jetson share a name; of them, TensorRT's own warning is all there is.
+    """
+    if header.runtime != "tensorrt" or header.options.hardware_compatibility != "none" or header.options.targets:
+        return ""
+    built, here = _plain(header.device), _plain(device.device)
+    if not built or not here or built == here:
+        return ""
+    return (
+        f"it was built for {header.device}, and this GPU is {device.device}, of the same architecture; an engine for "
+        "both is built with --hardware-compatible same-compute-capability"
+    )
+
+
+def _plain(name: str) -> str:
+    """A GPU's name without what some drivers put before and behind it: "NVIDIA Orin (nvgpu)" is "orin"."""
+    return re.sub(r"^nvidia |\s*\(nvgpu\)$", "", name.strip().lower())
 
 
 def covers(target: str, architecture: str) -> bool:

@@ -122,6 +122,7 @@ class Session:
         identity_tolerance: what that may be.
         engine: what runs the model.
         passed_over: where `load` chose the device on a machine with a GPU, why it did not take a faster way.
+        warnings: what TensorRT warned of when it loaded an engine; none with other backends.
 
     Raises:
         ModelError, ContractError, VerificationError: as in `load`.
@@ -141,6 +142,7 @@ class Session:
         self.name = name
         self.engine = backend.engine
         self.passed_over: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = tuple(getattr(backend, "warnings", ()))  # of those that have some to give
         self.inputs, self.outputs = dict(backend.inputs), dict(backend.outputs)
         self.contract = model.contract
         self.exact = model.contract.head.exact

@@ -64,6 +64,7 @@ def test_an_engine_is_built_for_this_gpu_opens_here_and_keeps_the_models_precisi
         runtime_version=module.__version__,
         platform=this_platform(),
         architecture=gpu.architecture,
+        device=gpu.name,
         cuda_driver=gpu.cuda_driver,
     )
     assert differences(header, here) == []

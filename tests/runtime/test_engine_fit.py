@@ -21,6 +21,7 @@ ORIN = DeviceFacts(
     runtime_version="10.13.3.9",
     platform="linux-aarch64",
     architecture="sm_87",
+    device="Orin",
     cuda_driver=(12, 6),
 )
 RTX = a_header(
@@ -95,6 +96,50 @@ def test_a_version_compatible_engine_runs_on_later_versions_of_the_same_major(ve
 )
 def test_a_target_is_one_architecture_or_that_and_all_later(target: str, architecture: str, runs: bool) -> None:
     assert covers(target, architecture) is runs
+
+
+ADA = a_header(platform="linux-x86_64", targets=("sm_89",), device="NVIDIA GeForce RTX 4090", options=BuildOptions())
+RTX_4090 = replace(ORIN, platform="linux-x86_64", architecture="sm_89", device="NVIDIA GeForce RTX 4090")
+
+
+@pytest.mark.parametrize("other", ["NVIDIA L4", "NVIDIA GeForce RTX 4060", "NVIDIA GeForce RTX 4090 Laptop GPU"])
+def test_another_gpu_of_the_same_architecture_needs_an_engine_that_was_built_for_both(other: str) -> None:
+    here = replace(RTX_4090, device=other)
+    assert differences(ADA, RTX_4090) == []
+    (said,) = differences(ADA, here)
+    assert said.startswith(f"it was built for NVIDIA GeForce RTX 4090, and this GPU is {other}, of the same arch")
+    assert said.endswith("is built with --hardware-compatible same-compute-capability")
+    for options in (
+        BuildOptions(hardware_compatibility="same-compute-capability"),
+        BuildOptions(hardware_compatibility="ampere-plus"),
+        BuildOptions(targets=("89",)),
+    ):
+        assert differences(changed(ADA, options=options), here) == []
+    assert differences(changed(ADA, device=""), here) == []
+    assert differences(ADA, replace(here, device="")) == []
+
+
+def test_another_architecture_is_one_difference_whatever_the_gpu_s_name() -> None:
+    (said,) = differences(ADA, replace(RTX_4090, architecture="sm_86", device="NVIDIA GeForce RTX 3090"))
+    assert said == "it was built for sm_89 (on NVIDIA GeForce RTX 4090), and this GPU is sm_86"
+
+
+@pytest.mark.parametrize(
+    ("built", "here"),
+    [
+        ("Orin", "Orin"),  # each of AGX Orin, Orin NX and Orin Nano
+        ("Orin", "NVIDIA Orin (nvgpu)"),
+        ("NVIDIA Thor", "Thor"),
+        ("GeForce RTX 3090", "NVIDIA GeForce RTX 3090"),
+    ],
+)
+def test_a_gpu_that_another_driver_names_otherwise_is_the_same(built: str, here: str) -> None:
+    header = changed(a_header(options=BuildOptions()), device=built)
+    assert differences(header, replace(ORIN, device=here)) == []
+
+
+def test_engines_of_tensorrt_rtx_are_for_every_gpu_of_their_targets() -> None:
+    assert differences(changed(RTX, device="NVIDIA L4"), replace(DESKTOP, device="NVIDIA GeForce RTX 4090")) == []
 
 
 def test_an_engine_for_two_targets_runs_on_either_and_on_no_third() -> None:

@@ -47,6 +47,9 @@ class TensorRTBackend:
         file: read and checked; the backend closes it.
         driver: of the device; the backend closes it.
 
+    Attributes:
+        warnings: what TensorRT warned of when it loaded the engine, such as that it was built on another GPU.
+
     Raises:
         BackendError: TensorRT is not installed, the engine does not fit the device, or cannot be loaded there.
         MissingExtraError: TensorRT-RTX is not installed.
@@ -128,7 +131,11 @@ class TensorRTBackend:
             if number and not context.set_optimization_profile_async(number, stream.handle):
                 raise self._failure(f"cannot use the optimisation profile {number}", said)
             stream.synchronize()
-            if not context.set_input_shape(self.image.name, shape) or context.infer_shapes():
+            try:
+                taken = context.set_input_shape(self.image.name, shape) and not context.infer_shapes()
+            except RuntimeError as error:  # how the binding says that shapes contradict each other
+                raise self._failure(f"does not take an input of shape {shape}", said, error) from error
+            if not taken:
                 raise self._failure(f"does not take an input of shape {shape}", said)
             shapes = {
                 tensor.name: known_shape(tensor.name, tuple(context.get_tensor_shape(tensor.name)))
@@ -156,6 +163,7 @@ class TensorRTBackend:
             runtime_version=version,
             platform=this_platform(),
             architecture=driver.architecture,
+            device=driver.device_name,
             cuda_driver=driver.driver_version,
         )
         found = differences(self.header, facts)
@@ -179,6 +187,7 @@ class TensorRTBackend:
             self._engine = engine = runtime.deserialize_cuda_engine(self._file.plan)
         if engine is None:
             raise BackendError(f"{title} cannot load {path}: {_joined(said)}. If the GPU is fine, {self._rebuild}")
+        self.warnings = tuple(said)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         check_tensors(self.header, {name: engine.get_tensor_dtype(name).name for name in names}, path)
         self._config = config = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
@@ -219,8 +228,8 @@ class TensorRTBackend:
             return self._engine.create_execution_context(self._config)
         return self._engine.create_execution_context()
 
-    def _failure(self, what: str, said: Sequence[str]) -> BackendError:
-        return BackendError(f"{self.engine.partition(',')[0]} {what}: {_joined(said)}")
+    def _failure(self, what: str, said: Sequence[str], error: Exception | None = None) -> BackendError:
+        return BackendError(f"{self.engine.partition(',')[0]} {what}: {_joined(said, error)}")
 
 
 def _joined(said: Sequence[str], error: Exception | None = None) -> str:

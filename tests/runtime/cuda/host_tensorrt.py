@@ -2,8 +2,9 @@
 
 A plan is an ONNX file, which ONNX Runtime runs, so that everything around TensorRT is executed for real: shapes,
 addresses, streams, capture and replay. Like `host_driver` it is stricter than what it stands for: nothing runs unless
-the shape is within a profile and every tensor has an address, and addresses and shapes of a context that was captured
-must not change. That the real library has these names is tested elsewhere (test_tensorrt_calls).
+the shape is within a profile and every tensor has an address, addresses and shapes of a context that was captured must
+not change, a context has run once before it is captured, and a change of its profile is waited for. That the real
+library has these names is tested elsewhere (test_tensorrt_calls).
 """
 
 from __future__ import annotations
@@ -33,20 +34,30 @@ class HostTensorRT(ModuleType):
 
     Args:
         driver: on whose streams and memory everything runs.
-        largest: the largest batch that the one profile covers.
+        largest: the largest batch that each profile covers, by its number.
         capturable: whether an inference may be captured; without, `execute_async_v3` gives False while one is.
         runtime_cache: whether it has what only TensorRT-RTX has.
+        warning: of each engine that it loads; "" for none.
+        contradiction: what `infer_shapes` raises instead of an answer; "" for nothing.
     """
 
     ILogger = ILogger
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
 
     def __init__(
-        self, driver: HostDriver, *, largest: int, capturable: bool = True, runtime_cache: bool = False
+        self,
+        driver: HostDriver,
+        *,
+        largest: tuple[int, ...],
+        capturable: bool = True,
+        runtime_cache: bool = False,
+        warning: str = "",
+        contradiction: str = "",
     ) -> None:
         super().__init__(f"host_tensorrt_{id(self):x}")
         self.__version__ = "10.13.3.9"
         self.driver, self.largest, self.capturable, self.runtime_cache = driver, largest, capturable, runtime_cache
+        self.warning, self.contradiction = warning, contradiction
         self.contexts: list[HostContext] = []
         self.compiled: bytes = b""
         self.Runtime = lambda logger: HostRuntime(self, logger)
@@ -58,6 +69,8 @@ class HostRuntime:
 
     def deserialize_cuda_engine(self, plan: memoryview) -> HostEngine | None:
         self._module.driver.check_active()
+        if self._module.warning:
+            self._logger.log(ILogger.WARNING, self._module.warning)
         try:
             return HostEngine(self._module, self._logger, bytes(plan))
         except onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf:
@@ -122,22 +135,33 @@ class HostContext:
         self._image = engine.session.get_inputs()[0].name
         self._shape: tuple[int, ...] | None = None
         self._addresses: dict[str, int] = {}
+        self._profile, self._changing = 0, False
         self.captured = False
         self.executed = 0
 
-    def set_optimization_profile_async(self, number: int, _stream: int) -> bool:
-        return number == 0
+    def set_optimization_profile_async(self, number: int, stream_handle: int) -> bool:
+        if number >= len(self._engine.module.largest):
+            self._engine.logger.log(ILogger.ERROR, f"setOptimizationProfileAsync: there is no profile {number}")
+            return False
+        self._profile, self._shape, self._changing = number, None, True
+        self._engine.module.driver.wrap_stream(stream_handle).enqueue(self._change)
+        return True
+
+    def _change(self) -> None:
+        self._changing = False
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert not self.captured, "a captured context must keep its shape"
         assert name == self._image
-        if not 1 <= shape[0] <= self._engine.module.largest:
+        if not 1 <= shape[0] <= self._engine.module.largest[self._profile]:
             self._engine.logger.log(ILogger.ERROR, f"setInputShape: {shape} is outside of the profile")
             return False
         self._shape = shape
         return True
 
     def infer_shapes(self) -> list[str]:
+        if self._engine.module.contradiction:
+            raise RuntimeError(self._engine.module.contradiction)
         return [] if self._shape else [self._image]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -158,6 +182,12 @@ class HostContext:
             return False
         if self._shape is None or set(self._addresses) != set(self._engine.tensors):
             self._engine.logger.log(ILogger.ERROR, "enqueueV3: a tensor has no shape or address")
+            return False
+        if self._changing:
+            self._engine.logger.log(ILogger.ERROR, "enqueueV3: the change of the profile is not done")
+            return False
+        if stream.capturing is not None and not self.executed:
+            self._engine.logger.log(ILogger.ERROR, "enqueueV3: the first inference of a context cannot be captured")
             return False
         self.captured |= stream.capturing is not None
         stream.enqueue(self._execute)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,19 @@ def engine(tmp_path: Path, model: Path) -> Path:
     return path
 
 
+def with_profiles(engine: Path, batches: Sequence[tuple[int, int]]) -> Path:
+    """The same engine with a profile for each range of batches."""
+    made = engine.with_name("profiles.engine")
+    with read_engine(engine) as file:
+        profiles = tuple(
+            {"image": ShapeRange(min=(least, 3, *SIZE), opt=(least, 3, *SIZE), max=(greatest, 3, *SIZE))}
+            for least, greatest in batches
+        )
+        header = msgspec.structs.replace(file.header, profiles=profiles)
+        write_engine(made, header, file.tensors, bytes(file.plan))
+    return made
+
+
 Opener = Callable[..., tuple[TensorRTBackend, HostTensorRT]]
 
 
@@ -143,8 +156,13 @@ def opened(engine: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("GAPCAM_CACHE_DIR", str(tmp_path / "cache"))
     backends: list[TensorRTBackend] = []
 
-    def open_it(path: Path = engine, **properties: Any) -> tuple[TensorRTBackend, HostTensorRT]:
-        library = HostTensorRT(host, largest=LARGEST, **properties)
+    def open_it(
+        path: Path = engine, *, batches: Sequence[tuple[int, int]] = ((1, LARGEST),), **properties: Any
+    ) -> tuple[TensorRTBackend, HostTensorRT]:
+        """`batches`: the least and the greatest of each profile."""
+        if len(batches) > 1:
+            path = with_profiles(path, batches)
+        library = HostTensorRT(host, largest=tuple(most for _, most in batches), **properties)
         monkeypatch.setitem(sys.modules, "tensorrt", library)
         backends.append(TensorRTBackend(read_engine(path), host))
         return backends[-1], library
@@ -190,6 +208,48 @@ def test_with_work_that_runs_as_late_as_it_may_results_are_the_same(
     host.deferred = True
     backend, _ = opened()
     check_runs(backend, OnnxRuntimeBackend(model, threads=1), 2, 2, 5, 1)
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_shape_of_another_profile_waits_for_the_change(
+    model: Path, host: HostDriver, opened: Opener, *, deferred: bool
+) -> None:
+    host.deferred = deferred
+    backend, library = opened(batches=((1, 2), (3, LARGEST)))
+    check_runs(backend, OnnxRuntimeBackend(model, threads=1), 1, 3, 2, 5, 4)
+    lane = backend.lane(WANTED, 4)
+    with host.active():
+        lane.enqueue()
+        lane.stream.synchronize()
+    lane.close()
+    assert sum(context.captured for context in library.contexts) >= 4
+
+
+def test_shapes_that_contradict_each_other_are_a_line_in_the_library_s_words(opened: Opener) -> None:
+    backend, _ = opened(contradiction="IExecutionContext::inferShapes: Error Code 7:\n a condition is violated")
+    for call in (lambda: backend.run(["logits"], images(1)), lambda: backend.lane(["logits"], 1)):
+        with pytest.raises(
+            BackendError, match=r"does not take an input of shape \(\d, 3, 6, 8\): .*violated"
+        ) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_what_the_library_warns_of_when_it_loads_the_engine_is_kept(host: HostDriver, opened: Opener) -> None:
+    warning = "Using an engine plan file across different models of devices is not recommended"
+    backend, _ = opened(warning=warning)
+    assert backend.warnings == (warning,)
+    with gapcam.Session(backend, kernels=host.module()) as session:
+        assert session.warnings == (warning,)
+    assert opened()[0].warnings == ()
+
+
+def test_another_model_of_the_same_architecture_is_refused(opened: Opener, host: HostDriver) -> None:
+    host.device_name = "another CPU"
+    with pytest.raises(BackendError, match="built for the CPU, and this GPU is another CPU") as caught:
+        opened()
+    for said in ("--rebuild", "--hardware-compatible same-compute-capability"):
+        assert said in str(caught.value)
 
 
 def test_each_shape_has_a_context_of_its_own_and_the_oldest_goes(opened: Opener) -> None:
