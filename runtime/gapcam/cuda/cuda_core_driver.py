@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gapcam.cuda.driver import Dim, KernelArgument, Stream
 from gapcam.cuda.driver_errors import driver_error
+from gapcam.cuda.driver_fit import check_fits
 from gapcam.cuda.thread_state import CaptureMode, capture_mode
 from gapcam.errors import BackendError
 
@@ -52,7 +53,7 @@ class CudaCoreDriver:
             handle = _call(cu.cuDeviceGet(device))
             version = _call(cu.cuDriverGetVersion())
             self._driver_version = (version // 1000, version % 1000 // 10)
-            _check_version(self._driver_version)
+            check_fits(self._driver_version, "cuda-bindings", bindings_version)
             self._context = _call(cu.cuDevicePrimaryCtxRetain(handle))
         with self.active(), _Doing(f"open device {device}"):
             opened = self._core_device()
@@ -442,15 +443,6 @@ class _Doing:
     ) -> None:
         if isinstance(error, CUDAError):
             raise driver_error(self._doing, _name(error)) from error
-
-
-def _check_version(driver: tuple[int, int]) -> None:
-    major = int(bindings_version.partition(".")[0])
-    if driver[0] < major:
-        raise BackendError(
-            f"NVIDIA's driver runs CUDA {driver[0]}.{driver[1]}, and cuda-bindings {bindings_version} wants {major}: "
-            f"update the driver, or pip install 'cuda-bindings<{driver[0] + 1}' 'nvidia-cuda-nvrtc<{driver[0] + 1}'"
-        )
 
 
 def _call(result: tuple[Any, ...]) -> Any:

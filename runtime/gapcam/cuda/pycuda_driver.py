@@ -23,8 +23,10 @@ from pycuda import driver as cuda
 from gapcam.cuda.device_array import LEGACY_DEFAULT_STREAM
 from gapcam.cuda.driver import Capture, Dim, KernelArgument, Stream
 from gapcam.cuda.driver_errors import driver_error
+from gapcam.cuda.driver_fit import check_fits
+from gapcam.cuda.nvrtc import nvrtc_version
 from gapcam.cuda.thread_state import CaptureMode, capture_mode
-from gapcam.errors import BackendError
+from gapcam.errors import BackendError, MissingExtraError
 
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING, for which PyCUDA has no name."""
@@ -67,6 +69,9 @@ class PyCudaDriver:
     def __init__(self, device: int = 0) -> None:
         with _Doing(f"open device {device}"):
             cuda.init()
+            version = cuda.get_driver_version()
+            self._driver_version = (version // 1000, version % 1000 // 10)
+            _check_compiler(self._driver_version)
             opened = cuda.Device(device)
             current = cuda.Context.get_current()
             if current is not None and cuda.Context.get_device() != opened:
@@ -76,11 +81,9 @@ class PyCudaDriver:
                 )
             self._context = current if current is not None else _primary_context(opened, device)
             major, minor = opened.compute_capability()
-            version = cuda.get_driver_version()
         self._device = device
         self._device_name: str = opened.name()
         self._architecture = f"sm_{major}{minor}"
-        self._driver_version = (version // 1000, version % 1000 // 10)
         self._streams: WeakValueDictionary[int, PyCudaStream] = WeakValueDictionary()
 
     @property
@@ -352,6 +355,15 @@ class _Doing:
 
 
 _primary_contexts: dict[int, Any] = {}
+
+
+def _check_compiler(driver: tuple[int, int]) -> None:
+    """Code of a newer NVRTC than the driver's would be refused only when it is loaded, without a word of why."""
+    try:
+        major, minor = nvrtc_version()
+    except (MissingExtraError, BackendError):
+        return  # who compiles says so; memory and streams do without
+    check_fits(driver, "NVRTC", f"{major}.{minor}")
 
 
 def _primary_context(opened: Any, device: int) -> Any:

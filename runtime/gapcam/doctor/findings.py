@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from gapcam.cuda.driver_fit import OLDEST_CUDA
 from gapcam.doctor.facts import Facts
 
 DeviceName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
@@ -72,3 +73,8 @@ def gpu_works(facts: Facts) -> bool:
 def driver_major(facts: Facts) -> int | None:
     """The major version of the newest CUDA that the driver runs; None without a driver."""
     return None if facts.driver.cuda is None else facts.driver.cuda[0]
+
+
+def driver_too_old(facts: Facts) -> bool:
+    """Whether there is a GPU whose driver runs nothing that gapcam could drive it with."""
+    return gpu_works(facts) and (driver_major(facts) or 0) < OLDEST_CUDA

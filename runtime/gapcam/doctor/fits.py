@@ -1,4 +1,4 @@
-"""What fits together, as tables: the only place of gapcam that knows other projects' versions.
+"""What fits together, as tables; what the runtime must know of it, too, is in `gapcam.cuda.driver_fit`.
 
 Each line has its source beside it. `gapcam.doctor.judge` reads them; docs/gpu.md has the same for people.
 """
@@ -43,23 +43,9 @@ JETPACKS = (
 OLDEST_TENSORRT = 10
 """Strong typing and named I/O without the calls that 10 dropped; gapcam.tensorrt_module refuses older ones."""
 
-# CUDA's minor version compatibility: what was built with a major version runs on each driver of that major version or a
-# later one. Source: NVIDIA, CUDA Compatibility, "Minor Version Compatibility", table 1.
-DRIVER_OF_CUDA = {11: "450", 12: "525", 13: "580"}
-"""The oldest desktop driver, by CUDA's major version."""
-
-OLDEST_CUDA = 12
-"""cuda.core 1.x works with cuda.bindings 12 and 13. Source: its installation page."""
-
 OLDEST_CAPABILITY = {12: (5, 0), 13: (7, 5)}
 """What NVRTC compiles for, by CUDA's major version. Source: nvrtcGetSupportedArchs of 13.2; CUDA 13.0's release notes
 (Maxwell, Pascal and Volta, Xavier among them, were dropped)."""
-
-CUDA_COMMAND = {
-    12: "pip install 'cuda-core[cu12]' nvidia-cuda-nvrtc-cu12",
-    13: "pip install 'gapcam[cuda]'",
-}
-"""CUDA from Python, by the driver's major version. Source: cuda-core's metadata (extras cu12 and cu13)."""
 
 # onnxruntime-gpu of PyPI for x86-64: 1.19 to 1.26 want CUDA 12, from 1.27 on CUDA 13; all want cuDNN 9. Source: the
 # extras "cuda" and "cudnn" in its metadata; 1.27's name a distribution that does not exist.

@@ -211,10 +211,17 @@ def test_a_machine_without_nvidias_driver_says_so() -> None:
     assert run.stdout.startswith("BackendError 6: no CUDA device: there is no NVIDIA driver"), run.stderr
 
 
-def test_a_driver_that_is_too_old_for_the_library_is_refused(libcuda: Path) -> None:
-    run = python(OPEN.format(arguments=""), host_environment(libcuda, [], DRIVER="12060"))
-    assert run.stdout.startswith("BackendError 6: NVIDIA's driver runs CUDA 12.6, and cuda-bindings "), run.stderr
-    assert "pip install 'cuda-bindings<13' 'nvidia-cuda-nvrtc<13'" in run.stdout
+@pytest.mark.parametrize(
+    ("driver", "cuda", "command"),
+    [("12060", "12.6", "pip install 'cuda-core[cu12]' nvidia-cuda-nvrtc-cu12"), ("11040", "11.4", None)],
+)
+def test_a_driver_that_is_too_old_for_the_library_is_refused(
+    libcuda: Path, driver: str, cuda: str, command: str | None
+) -> None:
+    run = python(OPEN.format(arguments=""), host_environment(libcuda, [], DRIVER=driver))
+    assert run.stdout.startswith(f"BackendError 6: NVIDIA's driver runs CUDA {cuda}, and cuda-bindings "), run.stderr
+    end = run.stdout.strip().partition(" wants 13: ")[2]
+    assert end == "update the driver (580 or newer)" + (f", or {command}" if command else "")
 
 
 def test_a_wrong_choice_is_a_line(libcuda: Path) -> None:

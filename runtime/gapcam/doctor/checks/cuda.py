@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from gapcam.cuda.driver_fit import CUDA_COMMAND
 from gapcam.doctor.facts import Facts, Gpu
 from gapcam.doctor.findings import GPU_DEVICES, Finding, Level, driver_major, gpu_works
-from gapcam.doctor.fits import CUDA_COMMAND, OLDEST_CAPABILITY, text
+from gapcam.doctor.fits import OLDEST_CAPABILITY, text
 
 _SUBJECT = "kernels"
 """What gapcam drives a GPU with, whatever runs the model: without, no device but the CPU works."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gapcam.cuda.driver_fit import DRIVER_OF_CUDA, OLDEST_CUDA
 from gapcam.doctor.facts import Driver, Facts
-from gapcam.doctor.findings import GPU_DEVICES, Finding, Level, has_gpu
-from gapcam.doctor.fits import DRIVER_OF_CUDA, OLDEST_CUDA, jetpack_of, text
+from gapcam.doctor.findings import GPU_DEVICES, Finding, Level, driver_too_old, has_gpu
+from gapcam.doctor.fits import jetpack_of, text
 
 # cuInit's answers. Source: CUDA Driver API, CUresult; CUDA Compatibility, "Forward Compatibility".
 _OLD_DRIVER, _NO_DEVICE, _FABRIC_NOT_READY, _MISMATCH, _NO_FORWARD, _UNKNOWN = 35, 100, 802, 803, 804, 999
@@ -32,7 +33,7 @@ def _working(facts: Facts) -> Iterator[Finding]:
     version = driver.cuda or (0, 0)
     gpus = "; ".join(f"{gpu.name}, SM {text(gpu.capability)}, {gpu.memory / 2**30:.1f} GiB" for gpu in driver.gpus)
     module = f"driver {driver.module}, " if driver.module else ""
-    if version[0] < OLDEST_CUDA:
+    if driver_too_old(facts):
         yield Finding(
             level=Level.PROBLEM,
             subject="driver",
@@ -137,7 +138,7 @@ def _no_device(facts: Facts) -> Finding:
             "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
         ),
     }.get(code if code is not None else -1, (f"{said}, no device" if code else "the driver has no device", "a GPU", ""))
-    absent = not has_gpu(facts)
+    absent = code in (0, _NO_DEVICE) and not has_gpu(facts)
     return Finding(
         level=Level.NOTE if absent else Level.PROBLEM,
         subject="driver",
@@ -185,6 +186,8 @@ def _jetpack(facts: Facts) -> Iterator[Finding]:
 
 
 def _install_driver(facts: Facts) -> str:
+    if facts.jetson and driver_too_old(facts):
+        return "flash JetPack 6.2 or 7.2 with NVIDIA's SDK Manager"
     if facts.jetson:
         return "flash JetPack again: a Jetson's driver comes with it"
     if "Ubuntu" in facts.platform.name:
