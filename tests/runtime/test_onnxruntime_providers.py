@@ -23,6 +23,8 @@ from gapcam.backends.onnxruntime_providers import (
 )
 from gapcam.backends.onnxruntime_session import one_line
 from gapcam.cuda.presence import presence
+from gapcam.cuda.wheels import load_from_wheels
+from gapcam.doctor.elf import needed_libraries
 from gapcam.errors import BackendError
 
 
@@ -74,10 +76,32 @@ def test_what_is_no_absent_library_is_left_as_it_is(tmp_path: Path) -> None:
     assert explain_missing(str(caught.value)) == ""
 
 
+def test_what_a_plugin_lacks_comes_with_the_plugin_and_what_the_driver_lacks_does_not(tmp_path: Path) -> None:
+    mend = "Install the plugin again"
+    assert explain_missing(loader_message(tmp_path, "libcudart.so.99"), mend=mend).endswith(mend)
+    assert mend not in explain_missing(loader_message(tmp_path, "libnvidia-ml.so.1"), mend=mend)
+
+
+def test_what_a_provider_links_is_loaded_from_any_of_python_s_folders(tmp_path: Path) -> None:
+    loader_message(tmp_path, "libcugapcam.so.1")  # leaves a provider that links it
+    folder = tmp_path / "site" / "nvidia" / "cu13" / "lib"
+    folder.mkdir(parents=True)
+    compile_it = ["cc", "-shared", "-x", "c", "-", "-Wl,-soname,libcugapcam.so.1", "-o"]
+    subprocess.run([*compile_it, folder / "libcugapcam.so.1"], input=b"int there = 9;", check=True)
+    linked = needed_libraries(tmp_path / "libprovider.so")
+    assert "libcugapcam.so.1" in linked
+    load_from_wheels(linked, [str(tmp_path / "elsewhere")])
+    with pytest.raises(OSError, match="cannot open shared object"):
+        ctypes.CDLL(str(tmp_path / "libprovider.so"))
+    load_from_wheels(linked, [str(tmp_path / "elsewhere"), str(tmp_path / "site")])
+    provider = ctypes.CDLL(str(tmp_path / "libprovider.so"))
+    assert ctypes.POINTER(ctypes.c_int).in_dll(provider, "used")[0] == 9
+
+
 @pytest.mark.parametrize(
     ("kind", "installed", "arm", "said"),
     [
-        ("cuda", ["onnxruntime"], False, "is the one for CPUs, without the CUDA provider. Replace it: pip uninstall"),
+        ("cuda", ["onnxruntime"], False, "is the one for CPUs, without providers for GPUs. Replace it: pip uninstall"),
         ("cuda", ["onnxruntime"], True, "PyPI's wheel does not run on a Jetson; jetson-containers builds one"),
         ("tensorrt", ["onnxruntime-gpu"], True, "the wheel of onnxruntime-gpu for Arm has no TensorRT provider"),
         ("tensorrt", ["onnxruntime-gpu"], False, "was built without the TensorRT provider"),

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Literal
 
 from gapcam.backends.onnxruntime_session import ORT_ERRORS, ORT_VERSION, one_line, onnxruntime
 from gapcam.cuda.presence import presence
+from gapcam.cuda.wheels import load_from_wheels
+from gapcam.doctor.elf import needed_libraries
 from gapcam.errors import BackendError
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ PROVIDERS: dict[GpuDevice, Provider] = {
 RTX_PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx-cu{cuda}"
 """The provider's plugin, for 12 or 13. It goes with the CPU's onnxruntime as well as with onnxruntime-gpu."""
 _RTX_MODULE = "onnxruntime_ep_nv_tensorrt_rtx"
+
+_CUDNN = "libcudnn.so.9"
 
 ENGINE_INSTEAD = "or build an engine and run that: gapcam build MODEL.onnx -o model.engine"
 _DOCTOR = "gapcam doctor tells what is installed and what fits together"
@@ -101,14 +105,14 @@ def rtx_devices() -> list[OrtEpDevice]:
             try:
                 plugin = import_module(_RTX_MODULE)
             except ImportError as error:
-                package = RTX_PACKAGE.format(cuda=max(12, min(13, (presence().cuda or (13, 0))[0])))
                 raise BackendError(
-                    f"{provider.title} is not installed ({error}). Install it with: pip install {package}"
+                    f"{provider.title} is not installed ({error}). Install it with: pip install {_rtx_package()}"
                 ) from error
             try:
                 onnxruntime.register_execution_provider_library(provider.name, plugin.get_library_path())
             except _REGISTERING_ERRORS as error:
-                why = explain_missing(str(error)) or one_line(error)
+                again = f"Install the plugin again, which brings it: pip install --force-reinstall {_rtx_package()}"
+                why = explain_missing(str(error), mend=again) or one_line(error)
                 raise BackendError(f"{provider.title} does not load: {why}; {_DOCTOR}") from error
         found = _listed(provider)
     if not found:
@@ -171,20 +175,29 @@ def explain_absent(kind: GpuDevice, installed: Sequence[str], *, arm: bool) -> s
         else ""
     )
     return (
-        f"onnxruntime {ORT_VERSION} is the one for CPUs, without {PROVIDERS[kind].title}. Replace it: pip uninstall -y "
+        f"onnxruntime {ORT_VERSION} is the one for CPUs, without providers for GPUs. Replace it: pip uninstall -y "
         f"onnxruntime && pip install 'gapcam[gpu]'{jetson}"
     )
 
 
 def _check_cuda_of_driver(provider: Provider) -> None:
     """Code for one major version of CUDA does not run under a driver for the one before."""
-    built = re.match(r"\d+", str(getattr(onnxruntime, "cuda_version", "")))
-    here = presence().cuda
-    if built and here and here[0] < int(built[0]):
+    built, here = _built_with(), presence().cuda
+    if built and here and here[0] < built:
         raise BackendError(
-            f"{provider.title} of onnxruntime-gpu {ORT_VERSION} is for CUDA {built[0]}, and the GPU's driver runs CUDA "
+            f"{provider.title} of onnxruntime-gpu {ORT_VERSION} is for CUDA {built}, and the GPU's driver runs CUDA "
             f"{here[0]}.{here[1]} at most; update the driver, or install an onnxruntime-gpu for CUDA {here[0]}"
         )
+
+
+def _built_with() -> int | None:
+    """The major version of the CUDA that this ONNX Runtime was built with; None for one without."""
+    match = re.match(r"\d+", str(getattr(onnxruntime, "cuda_version", "")))
+    return int(match[0]) if match else None
+
+
+def _rtx_package() -> str:
+    return RTX_PACKAGE.format(cuda=max(12, min(13, (presence().cuda or (13, 0))[0])))
 
 
 def _load(provider: Provider) -> str:
@@ -194,6 +207,9 @@ def _load(provider: Provider) -> str:
             onnxruntime.preload_dlls()
     before, after = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
     folder = Path(onnxruntime.__file__).parent / "capi"
+    # It looks beside itself only. What it links, and cuDNN, which it opens by name, may be in another of sys.path's.
+    linked = needed_libraries(folder / f"{before}{provider.library}{after}")
+    load_from_wheels([soname for soname in (*linked, _CUDNN) if soname.startswith("libcu")])
     for name in ("onnxruntime_providers_shared", provider.library):
         file = folder / f"{before}{name}{after}"
         if not file.exists():
@@ -205,8 +221,13 @@ def _load(provider: Provider) -> str:
     return ""
 
 
-def explain_missing(text: str) -> str:
-    """What it means that a library was not found, from the loader's message; "" if it says something else."""
+def explain_missing(text: str, *, mend: str | None = None) -> str:
+    """What it means that a library was not found, from the loader's message; "" if it says something else.
+
+    Args:
+        text: the message.
+        mend: what brings one that is neither the driver's nor TensorRT's; by default CUDA's libraries and cuDNN.
+    """
     missing = re.search(r"(lib[\w.+-]+?\.so[.\d]*): cannot open shared object", text)
     if missing is None:
         return ""
@@ -216,14 +237,14 @@ def explain_missing(text: str) -> str:
         found = _version("tensorrt") or _version("tensorrt-cu13") or _version("tensorrt-cu12")
         here = f", and pip's tensorrt here is {found}" if found else ""
         return (
-            f"it links TensorRT {wanted} ({library}){here}. Install it (pip install 'tensorrt-cu13<"
-            f"{int(wanted) + 1}'), take --device cuda, {ENGINE_INSTEAD}"
+            f"it links TensorRT {wanted} ({library}){here}. Install it (pip install 'tensorrt-cu"
+            f"{_built_with() or 13}<{int(wanted) + 1}'), take --device cuda, {ENGINE_INSTEAD}"
         )
     if library.startswith("libcuda."):
         return "there is no NVIDIA driver (libcuda.so.1)"
     if library.startswith("libnvidia-ml."):
         return f"{library} of NVIDIA's driver is absent; in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility"
-    return f"{library} is absent. {_cuda_libraries()}"
+    return f"{library} is absent. {mend or _cuda_libraries()}"
 
 
 def _cuda_libraries() -> str:

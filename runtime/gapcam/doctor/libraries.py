@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from gapcam.cuda.wheels import CUDA_WHEELS
 from gapcam.doctor.facts import Library
 from gapcam.doctor.machine import Machine
 
@@ -18,7 +19,8 @@ _KNOWN = re.compile(
 )
 _SYSTEM = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
-_WHEELS = ("nvidia/*/lib", "tensorrt_libs", "tensorrt_rtx_libs", "onnxruntime_ep_nv_tensorrt_rtx", "torch/lib")
+_WHEELS = (*CUDA_WHEELS, "tensorrt_libs", "tensorrt_rtx_libs")
+"""Those that gapcam, or a module that it imports, loads libraries from."""
 _MOST_INCLUDES = 200
 
 
