@@ -170,6 +170,69 @@ def test_a_driver_of_cuda_12_does_not_run_what_is_built_with_cuda_13(tmp_path: P
     )
 
 
+def test_under_a_driver_of_cuda_11_the_only_command_is_that_of_the_driver(tmp_path: Path) -> None:
+    machine = new_desktop(
+        tmp_path,
+        answers={
+            "driver": driver((11, 4), ("NVIDIA GeForce RTX 3080", (8, 6), 10)),
+            "device cuda": Answer(error="CUDA failure 35"),
+            "kernels": Answer(error="the driver is too old"),
+            "tensorrt": ABSENT,
+            "pycuda": Answer(values={"version": "2026.1", "cuda": "13.0"}),
+        },
+    )
+    found = examine(machine)
+    assert {"kernels", "ONNX Runtime", "PyCUDA"} <= set(found.problems)
+    commands = {finding.subject: finding.command for finding in found.findings if finding.command}
+    assert commands == {"driver": "sudo ubuntu-drivers install"}
+    assert found.one("kernels").expected == "a newer driver, first"
+    machine.install("onnxruntime", "1.31.1")
+    two = [finding for finding in examine(machine).findings if "in one folder" in finding.found]
+    assert [one.command for one in two] == ["pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime"]
+
+
+def test_a_broken_numpy_is_named_before_what_it_breaks(tmp_path: Path) -> None:
+    broken = Answer(error="numpy/core is damaged")
+    questions = ("numpy", "opencv", "onnxruntime", "nvrtc", "kernels", "device cpu", "device cuda")
+    found = examine(new_desktop(tmp_path, answers=dict.fromkeys(questions, broken)))
+    assert found.problems[0] == "NumPy"
+    assert set(found.problems) == {"NumPy", "OpenCV", "ONNX Runtime", "kernels"}
+    assert [finding.command for finding in found.findings if finding.level is Level.PROBLEM] == [
+        "pip install --force-reinstall numpy", None, None, None,
+    ]  # fmt: skip
+    assert found.devices["cuda"].says.startswith("NumPy: does not load")
+
+
+def test_what_ran_lacks_no_library(tmp_path: Path) -> None:
+    machine = new_desktop(tmp_path)
+    for library in (tmp_path / machine.site.lstrip("/") / "nvidia/cu13/lib").glob("libcublas*"):
+        library.unlink()
+    assert "ONNX Runtime" not in examine(machine).problems
+
+
+def test_cudnn_is_named_though_the_cuda_provider_does_not_link_it(tmp_path: Path) -> None:
+    machine = new_desktop(tmp_path, answers={"device cuda": Answer(error="cuDNN library was not found")})
+    (tmp_path / machine.site.lstrip("/") / "nvidia/cudnn/lib/libcudnn.so.9").unlink()
+    assert examine(machine).one("ONNX Runtime").found == "its CUDA provider lacks libcudnn.so.9"
+
+
+def test_libraries_that_other_packages_bring_for_themselves_are_not_counted(tmp_path: Path) -> None:
+    machine = new_desktop(tmp_path, answers={"device cuda": Answer(error="libcudart.so.13: cannot open")})
+    site = tmp_path / machine.site.lstrip("/")
+    (site / "nvidia/cu13/lib/libcudart.so.13").unlink()
+    machine.libraries(f"{machine.site}/onnxruntime_ep_nv_tensorrt_rtx", ["libcudart.so.13.4.36"])
+    machine.libraries(f"{machine.site}/torch/lib", ["libcudart.so.13"])
+    assert examine(machine).one("ONNX Runtime").found == "its CUDA provider lacks libcudart.so.13"
+
+
+def test_what_the_driver_brings_is_not_asked_of_pip(tmp_path: Path) -> None:
+    machine = new_desktop(tmp_path, answers={"device cuda": Answer(error="a failure")})
+    machine.install_onnxruntime(
+        "onnxruntime-gpu", "1.31.1", cuda="13.0", providers={"cuda": ["libcudart.so.13", "libnvidia-ml.so.1"]}
+    )
+    assert "ONNX Runtime" not in examine(machine).problems
+
+
 def test_the_tensorrt_provider_links_tensorrt_10_and_pips_newest_is_11(tmp_path: Path) -> None:
     found = examine(new_desktop(tmp_path))
     assert found.works == ["cpu", "cuda", "tensorrt"]
@@ -288,6 +351,39 @@ def test_what_cuinit_answers_is_explained(tmp_path: Path, code: int, command: st
     assert problem.found.startswith(f"cuInit answers {code}")
     assert problem.command == command
     assert "cuda" not in found.works
+
+
+@pytest.mark.parametrize("code", [3, 35, 802, 803, 804, 999])
+def test_a_driver_that_answers_with_an_error_is_a_problem_where_no_hardware_is_seen(tmp_path: Path, code: int) -> None:
+    found = examine(RecordedMachine(tmp_path, answers={"driver": driver((12, 4), code=code)})).one("driver")
+    assert found.found.startswith(f"cuInit answers {code}")
+    assert found.expected
+
+
+@pytest.mark.parametrize("code", [0, 100])
+def test_a_driver_without_a_gpu_is_no_problem(tmp_path: Path, code: int) -> None:
+    machine = RecordedMachine(tmp_path, answers={"driver": driver((12, 4), code=code)})
+    assert examine(machine).one("driver", Level.NOTE).found == "libcuda is here and no NVIDIA GPU"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "command"),
+    [
+        (
+            Answer(values={"version": "8.6.1", "loads": False, "why": "TensorRT 8.6.1 is installed"}),
+            "8.6.1, which gapcam does not use",
+            "pip install --upgrade tensorrt-cu12",
+        ),
+        (
+            Answer(error="libnvinfer.so.10: cannot open"),
+            "does not load: libnvinfer.so.10: cannot open",
+            "pip install --force-reinstall tensorrt-cu12",
+        ),
+    ],
+)
+def test_tensorrt_without_a_distribution_s_metadata(tmp_path: Path, answer: Answer, found: str, command: str) -> None:
+    tensorrt = examine(desktop(tmp_path, answers={"tensorrt": answer})).one("TensorRT")
+    assert (tensorrt.found, tensorrt.command) == (found, command)
 
 
 def test_tensorrt_8_is_refused_on_a_desktop_too(tmp_path: Path) -> None:

@@ -81,6 +81,17 @@ def test_what_is_absent_is_told_from_what_does_not_load(tmp_path: Path, monkeypa
     assert answer.error == "No module named 'no_such_module_of_its_own'"
 
 
+def test_a_tensorrt_that_is_too_old_answers_with_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shadow(tmp_path, monkeypatch, "tensorrt", "__version__ = '8.6.1'\n")
+    values = ask("tensorrt").values
+    assert (values["version"], values["loads"]) == ("8.6.1", False)
+    assert str(values["why"]).startswith("TensorRT 8.6.1 is installed")
+    shadow(tmp_path, monkeypatch, "tensorrt", "raise ImportError('libnvinfer.so.10: cannot open')\n")
+    answer = ask("tensorrt")
+    assert answer.values == {}
+    assert "libnvinfer.so.10" in str(answer.error)
+
+
 def test_libraries_of_this_python_answer_with_their_versions() -> None:
     assert ask("numpy").values == {"version": np.__version__}
     assert ask("onnxruntime").values == {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from gapcam.doctor.checks.cuda import check_cuda
 from gapcam.doctor.checks.driver import check_driver
 from gapcam.doctor.checks.frames import check_numpy, check_opencv
@@ -11,7 +13,7 @@ from gapcam.doctor.checks.onnxruntime import check_onnxruntime
 from gapcam.doctor.checks.room import check_cache, check_memory
 from gapcam.doctor.checks.tensorrt import check_tensorrt, check_tensorrt_rtx
 from gapcam.doctor.facts import Facts
-from gapcam.doctor.findings import DEVICES, Device, DeviceName, Finding, Level, gpu_works
+from gapcam.doctor.findings import DEVICES, Device, DeviceName, Finding, Level, driver_too_old, gpu_works
 
 _CHECKS = (
     check_driver,
@@ -25,13 +27,29 @@ _CHECKS = (
     check_memory,
 )
 _ORDER = (Level.PROBLEM, Level.NOTE, Level.OK)
+_FOR_GPUS = ("kernels", "PyCUDA", "TensorRT", "TensorRT-RTX")
 _ENGINES: dict[DeviceName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """All findings, problems first; within a level from the driver up."""
-    found = [finding for check in _CHECKS for finding in check(facts)]
-    return sorted(found, key=lambda finding: _ORDER.index(finding.level))
+    """All findings: problems first, of these what no device works without, then from the driver up.
+
+    Where one thing spoils others, its command alone is given: theirs would mend nothing before.
+    """
+    found = [_behind_its_cause(facts, finding) for check in _CHECKS for finding in check(facts)]
+    return sorted(found, key=lambda finding: (_ORDER.index(finding.level), finding.devices != DEVICES))
+
+
+def _behind_its_cause(facts: Facts, finding: Finding) -> Finding:
+    if finding.level is Level.OK:
+        return finding
+    numpy = facts.answers["numpy"].error
+    if numpy and numpy in finding.found and finding.subject != "NumPy":
+        return msgspec.structs.replace(finding, expected="NumPy that loads, first", command=None)
+    of_a_gpu = finding.subject in _FOR_GPUS or (finding.subject == "ONNX Runtime" and "cuda" in finding.devices)
+    if driver_too_old(facts) and of_a_gpu and "cpu" not in finding.devices:
+        return msgspec.structs.replace(finding, expected="a newer driver, first", command=None)
+    return finding
 
 
 def devices(facts: Facts, findings: Sequence[Finding]) -> list[Device]:

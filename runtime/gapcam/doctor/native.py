@@ -128,10 +128,17 @@ def _onnxruntime() -> dict[str, Any]:
 
 
 def _tensorrt(runtime: EngineRuntime) -> dict[str, Any]:
-    """Its version, and whether it can load engines: that needs the driver."""
+    """Its version, and whether it can load engines: that needs the driver, and a version that gapcam uses."""
+    from gapcam.errors import BackendError
     from gapcam.tensorrt_module import import_tensorrt
 
-    trt = import_tensorrt(runtime)
+    try:
+        trt = import_tensorrt(runtime)
+    except BackendError as error:
+        refused = getattr(sys.modules.get(runtime), "__version__", None)  # of what loads and is refused
+        if refused is None:
+            raise
+        return {"version": str(refused), "loads": False, "why": _short(error)}
     version = str(trt.__version__)
     try:
         loads = trt.Runtime(trt.Logger(trt.Logger.INTERNAL_ERROR)) is not None

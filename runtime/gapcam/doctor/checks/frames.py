@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gapcam.doctor.facts import Facts
-from gapcam.doctor.findings import Finding, Level
+from gapcam.doctor.findings import DEVICES, Finding, Level
 
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
@@ -20,7 +20,7 @@ def check_numpy(facts: Facts) -> Iterator[Finding]:
             found="not installed" if answer.absent else f"does not load: {answer.error}",
             expected="NumPy 1.26 or newer",
             command="pip install --force-reinstall numpy",
-            devices=("cpu", "cuda", "tensorrt", "tensorrt-rtx"),
+            devices=DEVICES,
         )
         return
     version = str(answer.values["version"])
@@ -48,7 +48,7 @@ def check_opencv(facts: Facts) -> Iterator[Finding]:
             found="not installed" if answer.absent else f"does not load: {answer.error}",
             expected="OpenCV 4.10 or newer; the headless one needs no libGL",
             command="pip install --force-reinstall opencv-python-headless",
-            devices=("cpu", "cuda", "tensorrt", "tensorrt-rtx"),
+            devices=DEVICES,
         )
         return
     folders = [facts.distributions[name].folder for name in _OPENCV if name in facts.distributions]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gapcam.cuda.driver_fit import DRIVER_OF_CUDA
 from gapcam.doctor.facts import Facts, OnnxRuntimeFiles
-from gapcam.doctor.findings import DeviceName, Finding, Level, driver_major, gpu_works, has_gpu
+from gapcam.doctor.findings import DeviceName, Finding, Level, driver_major, driver_too_old, gpu_works, has_gpu
 from gapcam.doctor.fits import (
-    DRIVER_OF_CUDA,
     JETSON_CONTAINERS,
     ONNXRUNTIME_AARCH64_CAPABILITIES,
     ONNXRUNTIME_GPU,
@@ -16,6 +16,8 @@ from gapcam.doctor.fits import (
 
 _SUBJECT = "ONNX Runtime"
 _CPU, _GPU = "onnxruntime", "onnxruntime-gpu"
+_CUDNN = "libcudnn.so.9"
+_NVIDIA, _DRIVERS = ("libcu", "libnv", "libtensorrt"), ("libcuda.", "libnvidia-")
 _DEVICE_OF_PROVIDER: dict[str, DeviceName] = {"cuda": "cuda", "tensorrt": "tensorrt"}
 
 
@@ -52,8 +54,8 @@ def check_onnxruntime(facts: Facts) -> Iterator[Finding]:
 def _two_at_once(facts: Facts, files: OnnxRuntimeFiles) -> Iterator[Finding]:
     both = [name for name in (_CPU, _GPU) if name in facts.distributions]
     if len(both) == 2 and facts.distributions[_CPU].folder == facts.distributions[_GPU].folder:
-        keep = _GPU if gpu_works(facts) and not facts.jetson else _CPU
-        package = ONNXRUNTIME_GPU[driver_major(facts) or 13] if keep == _GPU else "pip install onnxruntime"
+        for_gpus = gpu_works(facts) and not facts.jetson and not driver_too_old(facts)
+        package = _gpu_package(facts) if for_gpus else "pip install onnxruntime"
         yield Finding(
             level=Level.PROBLEM,
             subject=_SUBJECT,
@@ -114,7 +116,7 @@ def _providers(facts: Facts, files: OnnxRuntimeFiles) -> Iterator[Finding]:
             devices=("cuda", "tensorrt"),
         )
         return
-    unmet = {provider: _missing(facts, needed) for provider, needed in files.providers.items()}
+    unmet = {provider: _missing(facts, provider, needed) for provider, needed in files.providers.items()}
     for provider, missing in unmet.items():
         if missing and provider in _DEVICE_OF_PROVIDER:
             yield _missing_libraries(facts, files, provider, missing)
@@ -153,13 +155,20 @@ def _missing_libraries(facts: Facts, files: OnnxRuntimeFiles, provider: str, mis
     )
 
 
-def _missing(facts: Facts, needed: tuple[str, ...]) -> list[str]:
-    """What is not there of NVIDIA's; whatever else a provider links is the system's. libcuda is the driver's."""
-    nvidia = ("libcu", "libnv", "libtensorrt")
+def _missing(facts: Facts, provider: str, needed: tuple[str, ...]) -> list[str]:
+    """What is not there of NVIDIA's libraries; whatever else a provider links is the system's.
+
+    What ran lacks nothing. What begins with libcuda or libnvidia is the driver's. A CUDA provider that does not link
+    cuDNN (1.31's) opens it by name for its convolutions.
+    """
+    device = _DEVICE_OF_PROVIDER.get(provider)
+    if device is not None and facts.answers[f"device {device}"].error is None:
+        return []
+    opened = (_CUDNN,) if provider == "cuda" and _CUDNN not in needed else ()
     return [
         soname
-        for soname in needed
-        if soname.startswith(nvidia) and soname != "libcuda.so.1" and soname not in facts.libraries
+        for soname in (*needed, *opened)
+        if soname.startswith(_NVIDIA) and not soname.startswith(_DRIVERS) and soname not in facts.libraries
     ]
 
 

@@ -33,13 +33,11 @@ def check_tensorrt(facts: Facts) -> Iterator[Finding]:
                 subject="TensorRT",
                 found="not installed",
                 expected="TensorRT 10 or newer: the fastest way to run a model on this GPU",
-                command=_APT
-                if facts.jetson
-                else f"pip install tensorrt-cu{min(max(driver_major(facts) or 13, 12), 13)}",
+                command=_APT if facts.jetson else f"pip install {_package(facts)}",
                 devices=("tensorrt",),
             )
         return
-    version = str(answer.values.get("version") or (installed.version if installed else "?"))
+    version = str(answer.values.get("version") or (installed.version if installed else ""))
     major = version.partition(".")[0]
     if major.isdigit() and int(major) < OLDEST_TENSORRT:
         yield Finding(
@@ -48,16 +46,18 @@ def check_tensorrt(facts: Facts) -> Iterator[Finding]:
             found=f"{version}, which gapcam does not use",
             expected="TensorRT 10 or newer: 8 cannot take a network's types from the model (strong typing); "
             "JetPack 5 and 6.0 have 8",
-            command="flash JetPack 6.2 or 7.2" if facts.jetson else "pip install --upgrade tensorrt",
+            command="flash JetPack 6.2 or 7.2" if facts.jetson else f"pip install --upgrade {_package(facts)}",
             devices=("tensorrt",),
         )
     elif answer.error is not None:
         yield Finding(
             level=Level.PROBLEM if gpu_works(facts) else Level.NOTE,
             subject="TensorRT",
-            found=f"{version} does not load: {answer.error}",
+            found=f"{version} does not load: {answer.error}".lstrip(),
             expected="bindings and libraries of one version, for this Python and this CUDA",
-            command=_APT if facts.jetson else f"pip install --force-reinstall tensorrt=={version}",
+            command=_APT
+            if facts.jetson
+            else f"pip install --force-reinstall {_package(facts)}" + (f"=={version}" if version else ""),
             devices=("tensorrt",),
         )
     elif facts.jetson and installed and not installed.folder.endswith("dist-packages"):
@@ -106,12 +106,12 @@ def check_tensorrt_rtx(facts: Facts) -> Iterator[Finding]:
                 devices=("tensorrt-rtx",),
             )
         return
-    version = str(answer.values.get("version") or (bindings.version if bindings else "?"))
+    version = str(answer.values.get("version") or (bindings.version if bindings else ""))
     if answer.error is not None:
         yield Finding(
             level=Level.PROBLEM,
             subject="TensorRT-RTX",
-            found=f"{version} does not load: {answer.error}",
+            found=f"{version} does not load: {answer.error}".lstrip(),
             expected="tensorrt-rtx-cu13-bindings and tensorrt-rtx-cu13-libs of one version",
             command="pip install --force-reinstall 'gapcam[tensorrt-rtx]'",
             devices=("tensorrt-rtx",),
@@ -166,3 +166,11 @@ def _ready(title: str, version: str, facts: Facts, question: str) -> Finding:
 
 def _installed(distributions: dict[str, Distribution]) -> Distribution | None:
     return next((distributions[name] for name in _TENSORRT if name in distributions), None)
+
+
+def _package(facts: Facts) -> str:
+    """TensorRT from pip: the one that is installed, or the one for the driver's CUDA."""
+    cuda = min(max(driver_major(facts) or 13, 12), 13)
+    return next(
+        (name.removesuffix("-bindings") for name in _TENSORRT if name in facts.distributions), f"tensorrt-cu{cuda}"
+    )
