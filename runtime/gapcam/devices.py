@@ -38,10 +38,12 @@ class Device:
     Attributes:
         kind: what runs the model.
         number: of the GPU.
+        numbered: whether the name has a number.
     """
 
     kind: DeviceKind
     number: int = 0
+    numbered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,16 @@ def parse_device(text: str) -> Device:
     """Read a device's name.
 
     Raises:
-        BackendError: there is no such device.
+        UsageError: it is none.
     """
     for kind in DEVICES:
-        match = re.fullmatch(re.escape(kind) + (r"" if kind == "cpu" else r"(?::(\d{1,3}))?"), text)
+        match = re.fullmatch(re.escape(kind) + ("" if kind == "cpu" else "(?::([0-9]{1,3}))?"), text)
         if match:
-            number = int(match[1]) if match.lastindex else 0
+            numbered = match.lastindex is not None
+            number = int(match[1]) if numbered else 0
             if number <= _GREATEST_NUMBER:
-                return Device(kind, number)
-    raise BackendError(
+                return Device(kind, number, numbered)
+    raise UsageError(
         f"there is no device {text[:40]!r}; give one of {', '.join(DEVICES)}, all but cpu with the number of the GPU "
         "where it is not the first, as in cuda:1"
     )
@@ -118,7 +121,7 @@ def choose_backend(
         ModelError: the file is missing, no model, damaged, or does not run on this device.
         BackendError: there is no such device here, layers would run on the CPU, an option is refused, or an engine does
             not fit the device.
-        UsageError: options of ONNX Runtime are given for an engine.
+        UsageError: the device's name is none, or options of ONNX Runtime are given for an engine.
         MissingExtraError: the package that runs the model is not installed.
     """
     wanted = parse_device(device)
@@ -152,6 +155,8 @@ def choose_backend(
         case "cpu":
             return Choice(on_cpu())
         case "auto":
+            if wanted.numbered:  # no other device and no CPU is that one
+                _check_number(wanted)
             passed_over: list[str] = []
             # Whoever gives a provider's options means a provider; with "auto" and no GPU that is the CPU's.
             if presence().devices:
@@ -189,9 +194,10 @@ def _open_engine(path: Path, wanted: Device) -> Backend:
     try:
         runtime = file.header.runtime
         if wanted.kind not in ("auto", runtime):
+            runs = "engines of " + TITLES[wanted.kind] if wanted.kind in TITLES else "ONNX models"
             raise BackendError(
-                f"{path} is an engine, which {TITLES[runtime]} runs on an NVIDIA GPU; device {wanted.kind!r} runs ONNX "
-                f"models. Leave --device out, or give the ONNX file that it was built from ({file.header.model})"
+                f"{path} is an engine, which {TITLES[runtime]} runs on an NVIDIA GPU; device {wanted.kind!r} runs "
+                f"{runs}. Leave --device out, or give the ONNX file that it was built from ({file.header.model})"
             )
         _check_number(Device(runtime, wanted.number))
         from gapcam.backends.tensorrt import TensorRTBackend

@@ -23,6 +23,7 @@ from small_models import a_contract, in_bfloat16, red_and_blue
 
 import gapcam
 from gapcam.backends.onnxruntime import OnnxRuntimeBackend
+from gapcam.cli.device_options import device_line
 from gapcam.cuda.presence import presence
 from gapcam.devices import Device, choose_backend, open_backend, parse_device
 from gapcam.engine_file import write_engine
@@ -42,22 +43,24 @@ int cuDeviceGetCount(int *count) { *count = 1; return 0; }
     ("text", "device"),
     [
         ("auto", Device("auto")),
-        ("auto:1", Device("auto", 1)),
+        ("auto:1", Device("auto", 1, numbered=True)),
         ("cpu", Device("cpu")),
         ("cuda", Device("cuda", 0)),
-        ("cuda:3", Device("cuda", 3)),
-        ("tensorrt:1", Device("tensorrt", 1)),
+        ("cuda:3", Device("cuda", 3, numbered=True)),
+        ("tensorrt:1", Device("tensorrt", 1, numbered=True)),
         ("tensorrt-rtx", Device("tensorrt-rtx")),
-        ("tensorrt-rtx:12", Device("tensorrt-rtx", 12)),
+        ("tensorrt-rtx:12", Device("tensorrt-rtx", 12, numbered=True)),
     ],
 )
 def test_a_device_is_a_name_and_a_number(text: str, device: Device) -> None:
     assert parse_device(text) == device
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1000", "cuda:300", "cpu:0", " cuda"])
+@pytest.mark.parametrize(
+    "text", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1000", "cuda:300", "cpu:0", " cuda", "cuda:\u0661"]
+)
 def test_other_names_are_refused_with_all_that_there_are(text: str) -> None:
-    with pytest.raises(gapcam.BackendError, match="auto, cpu, cuda, tensorrt, tensorrt-rtx") as caught:
+    with pytest.raises(gapcam.UsageError, match="auto, cpu, cuda, tensorrt, tensorrt-rtx") as caught:
         parse_device(text)
     assert repr(text) in str(caught.value)
 
@@ -68,6 +71,13 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_is_missing(tmp_path:
     with pytest.raises(gapcam.BackendError, match=r"needs an NVIDIA GPU: .*gapcam doctor") as caught:
         open_backend(red_and_blue(tmp_path / "m.onnx"), device=device)
     assert "\n" not in str(caught.value)
+
+
+@WITHOUT_A_GPU
+@pytest.mark.parametrize("device", ["auto:0", "auto:9"])
+def test_a_gpu_that_auto_was_given_by_number_is_not_replaced_by_the_cpu(tmp_path: Path, device: str) -> None:
+    with pytest.raises(gapcam.BackendError, match="needs an NVIDIA GPU"):
+        open_backend(red_and_blue(tmp_path / "m.onnx"), device=device)
 
 
 @WITHOUT_A_GPU
@@ -101,6 +111,12 @@ def test_an_engine_is_known_by_its_content_whatever_its_name(tmp_path: Path) -> 
     for device in ("cpu", "cuda", "tensorrt-rtx"):
         with pytest.raises(gapcam.BackendError, match="is an engine, which TensorRT runs on an NVIDIA GPU"):
             open_backend(path, device=device)
+
+
+def test_an_engine_of_the_other_tensorrt_is_told_from_a_model(tmp_path: Path) -> None:
+    write_engine(tmp_path / "m.engine", a_header(), {}, PLAN)
+    with pytest.raises(gapcam.BackendError, match="device 'tensorrt-rtx' runs engines of TensorRT-RTX"):
+        open_backend(tmp_path / "m.engine", device="tensorrt-rtx")
 
 
 @pytest.mark.parametrize(("provider", "session"), [({"a": "1"}, {}), ({}, {"a.b": "1"})])
@@ -155,10 +171,23 @@ def test_a_run_that_leaves_the_gpu_idle_says_so_once_and_why(tmp_path: Path, wit
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("the GPU is not used: tensorrt-rtx: the TensorRT-RTX provider is not installed")
-    assert "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13" in line
-    assert "pip uninstall -y onnxruntime && pip install 'gapcam[gpu]'" in line
+    runtime = f"onnxruntime {version('onnxruntime')}"
+    assert line == (
+        f"on {runtime}, CPUExecutionProvider; the GPU is not used; not taken: tensorrt-rtx (the TensorRT-RTX provider "
+        f"is not installed); tensorrt and cuda ({runtime} is the one for CPUs, without providers for GPUs); gapcam "
+        "doctor tells more"
+    )
+    assert {json.loads(row)["engine"] for row in done.stdout.splitlines()} == {f"{runtime}, CPUExecutionProvider"}
     assert command(with_gpu, "run", model, tmp_path / "a.png", "--device", "cpu").stderr == ""
+
+
+def test_the_line_of_a_gpu_that_is_used_names_it_and_cuts_long_reasons_off() -> None:
+    engine = "onnxruntime 1.31.1, CUDAExecutionProvider, Orin"
+    assert device_line(engine, ()) == f"on {engine}"
+    line = device_line(engine, ("tensorrt: " + 80 * "many words ", "tensorrt-rtx: it is (too) old"))
+    assert line.startswith(f"on {engine}; not taken: tensorrt (many words many")
+    assert line.endswith("words ...); tensorrt-rtx (it is); gapcam doctor tells more")
+    assert len(line) < 250
 
 
 @WITH_A_COMPILER
@@ -198,3 +227,5 @@ def test_a_gpu_s_number_that_is_too_great_says_how_many_there_are(tmp_path: Path
     done = command(with_gpu, "inspect", red_and_blue(tmp_path / "m.onnx"), "--device", "cuda:1")
     assert done.returncode == 6
     assert "device 1 was asked for, and here is one GPU, number 0" in done.stderr
+    assert command(with_gpu, "inspect", tmp_path / "m.onnx", "--device", "auto:9").returncode == 6
+    assert command(with_gpu, "inspect", tmp_path / "m.onnx", "--device", "gpu").returncode == 2

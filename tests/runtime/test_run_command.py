@@ -24,7 +24,7 @@ import gapcam
 from gapcam.cli.main import main
 from gapcam.cli.output import output_names
 
-FIELDS = {"image", "overlay", "width", "height", "exact", "top", "classes", "timings_ms"}
+FIELDS = {"image", "overlay", "engine", "width", "height", "exact", "top", "classes", "timings_ms"}
 
 
 def gapcam_run(*arguments: object) -> Result:
@@ -296,7 +296,7 @@ def test_clamping_changes_the_map(tmp_path: Path) -> None:
         (["--threads", "0"], "--threads", 2),
         (["--frobnicate"], "--frobnicate", 2),
         (["--session-option", "oops"], "NAME=VALUE", 2),
-        (["--device", "npu"], "there is no device", 6),
+        (["--device", "npu"], "there is no device", 2),
         (["--session-option", "intra_op_num_thread=1"], "did you mean intra_op_num_threads", 6),
     ],
 )

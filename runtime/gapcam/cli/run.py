@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gapcam.cam import Normalization, check_normalization
-from gapcam.cli.device_options import device_options, loading, report_idle_gpu
+from gapcam.cli.device_options import device_options, loading, report_device
 from gapcam.errors import (
     ClassNotFoundError,
     DataError,
@@ -222,7 +222,9 @@ def run(
                 allow_cpu_fallback=allow_cpu_fallback,
             )
         stack.enter_context(session)
-        report_idle_gpu(session)
+        report_device(session, device)
+        for warning in session.warnings:
+            report(f"{session.engine.partition(',')[0]} warns: {warning}")
         targets = [index for text in classes for index in _indices(text, session.classes)]
         if not session.exact:
             report(NOT_EXACT)
@@ -249,7 +251,11 @@ def run(
                         caption=f"{shown.label} {shown.score:.2f}",
                     )
                     picture = encode_image(overlay, name.suffix)
-                row |= {"overlay": name.name if draw else None, **result.to_dict(targets, count=topk, **box_options)}
+                row |= {
+                    "overlay": name.name if draw else None,
+                    "engine": session.engine,
+                    **result.to_dict(targets, count=topk, **box_options),
+                }
             except (
                 DataError,
                 FrameError,
