@@ -82,7 +82,7 @@ def test_the_installed_command_says_the_wheels_version(site: Path, wheel: Path, 
     assert wheel.name.split("-")[1] in said
 
 
-@pytest.mark.parametrize("command", ["run", "inspect", "export", "fidelity", "finetune"])
+@pytest.mark.parametrize("command", ["run", "inspect", "build", "doctor", "export", "fidelity", "finetune"])
 def test_the_installed_command_finds_the_commands_of_every_package(site: Path, tmp_path: Path, command: str) -> None:
     said = run(site / "bin" / "gapcam", command, "--help", cwd=tmp_path, PYTHONPATH=str(site))
     assert f"gapcam {command}" in said
