@@ -591,6 +591,17 @@ def test_labels_that_the_terminal_cannot_show_do_no_harm(tmp_path: Path, options
         assert "\\U0001f431 tabb\\xff" in done.stdout
 
 
+def test_labels_do_not_command_the_terminal(tmp_path: Path) -> None:
+    contract = a_contract((16, 16), labels=("\x1b]0;pwned\x07red", "blue\nfake.png: cat 1.000"))
+    model = red_and_blue(tmp_path / "m.onnx", contract=contract)
+    done = gapcam_run(model, picture(tmp_path / "a.png"))
+    assert done.exit_code == 0, done.stderr
+    first, second, _ = done.stdout.splitlines()
+    assert r"\x1b]0;pwned\x07red " in first
+    assert r"blue\nfake.png: cat 1.000 " in first
+    assert second.startswith(r"  \x1b]0;pwned\x07red: x 8")
+
+
 def test_a_report_shows_a_file_name_as_it_is(model: Path, tmp_path: Path) -> None:
     done = gapcam_run(model, tmp_path / ":cat:[red].png")
     assert f"skipped {tmp_path}/:cat:[red].png: " in done.stderr

@@ -13,6 +13,7 @@ import click
 
 from gapcam.cam import Normalization, check_normalization
 from gapcam.cli.device_options import device_options, loading, report_device
+from gapcam.cli.printable import all_printable
 from gapcam.errors import (
     ClassNotFoundError,
     DataError,
@@ -302,7 +303,8 @@ def _index(text: str, names: ClassNames) -> int:
 
 
 def _summary(row: dict[str, Any]) -> str:
-    """An image in two or more lines, for people."""
+    """An image in two or more lines, for people; labels and file names cannot add any."""
+    row = all_printable(row)
     ranks = ", ".join(f"{entry['label']} {entry['score']:.3f}" for entry in row["top"])
     lines = [f"{row['image']}: {ranks}"]
     for entry in row["classes"]:
