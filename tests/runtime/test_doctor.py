@@ -194,7 +194,8 @@ def test_under_a_driver_of_cuda_11_the_only_command_is_that_of_the_driver(tmp_pa
 def test_a_broken_numpy_is_named_before_what_it_breaks(tmp_path: Path) -> None:
     broken = Answer(error="numpy/core is damaged")
     questions = ("numpy", "opencv", "onnxruntime", "nvrtc", "kernels", "device cpu", "device cuda")
-    found = examine(new_desktop(tmp_path, answers=dict.fromkeys(questions, broken)))
+    answers = {**dict.fromkeys(questions, broken), "onnxruntime": Answer(error="import numpy failed")}
+    found = examine(new_desktop(tmp_path, answers=answers))
     assert found.problems[0] == "NumPy"
     assert set(found.problems) == {"NumPy", "OpenCV", "ONNX Runtime", "kernels"}
     assert [finding.command for finding in found.findings if finding.level is Level.PROBLEM] == [

@@ -44,7 +44,7 @@ def _behind_its_cause(facts: Facts, finding: Finding) -> Finding:
     if finding.level is Level.OK:
         return finding
     numpy = facts.answers["numpy"].error
-    if numpy and numpy in finding.found and finding.subject != "NumPy":
+    if numpy and finding.subject != "NumPy" and (numpy in finding.found or "import numpy" in finding.found):
         return msgspec.structs.replace(finding, expected="NumPy that loads, first", command=None)
     of_a_gpu = finding.subject in _FOR_GPUS or (finding.subject == "ONNX Runtime" and "cuda" in finding.devices)
     if driver_too_old(facts) and of_a_gpu and "cpu" not in finding.devices:

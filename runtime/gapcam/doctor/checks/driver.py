@@ -12,6 +12,8 @@ from gapcam.doctor.fits import jetpack_of, text
 # cuInit's answers. Source: CUDA Driver API, CUresult; CUDA Compatibility, "Forward Compatibility".
 _OLD_DRIVER, _NO_DEVICE, _FABRIC_NOT_READY, _MISMATCH, _NO_FORWARD, _UNKNOWN = 35, 100, 802, 803, 804, 999
 
+_ON_THE_HOST = "on the host, whose driver a container has"
+
 
 def check_driver(facts: Facts) -> Iterator[Finding]:
     """Whether CUDA can be used at all."""
@@ -38,7 +40,8 @@ def _working(facts: Facts) -> Iterator[Finding]:
             level=Level.PROBLEM,
             subject="driver",
             found=f"{module}CUDA up to {text(version)}; {gpus}",
-            expected=f"CUDA {OLDEST_CUDA} or newer, which driver {DRIVER_OF_CUDA[OLDEST_CUDA]} and later run",
+            expected=f"CUDA {OLDEST_CUDA} or newer, which driver {DRIVER_OF_CUDA[OLDEST_CUDA]} and later run"
+            + (f"; {_ON_THE_HOST}" if facts.platform.container else ""),
             command=_install_driver(facts),
             devices=GPU_DEVICES,
         )
@@ -143,7 +146,7 @@ def _no_device(facts: Facts) -> Finding:
         level=Level.NOTE if absent else Level.PROBLEM,
         subject="driver",
         found="libcuda is here and no NVIDIA GPU" if absent else what,
-        expected="" if absent else expected,
+        expected="" if absent else expected + (f"; {_ON_THE_HOST}" if facts.platform.container else ""),
         command=None if absent else command or None,
         devices=GPU_DEVICES,
     )
