@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "gpu"))  # for host_libcuda
@@ -222,6 +223,14 @@ def test_a_driver_that_is_too_old_for_the_library_is_refused(
     assert run.stdout.startswith(f"BackendError 6: NVIDIA's driver runs CUDA {cuda}, and cuda-bindings "), run.stderr
     end = run.stdout.strip().partition(" wants 13: ")[2]
     assert end == "update the driver (580 or newer)" + (f", or {command}" if command else "")
+
+
+def test_a_driver_that_is_too_old_for_nvrtc_is_refused_with_pycuda_too(libcuda: Path) -> None:
+    if find_spec("pycuda") is None:
+        pytest.skip("PyCUDA is not installed")
+    run = python(OPEN.format(arguments="'pycuda'"), host_environment(libcuda, [], DRIVER="12060"))
+    assert run.stdout.startswith("BackendError 6: NVIDIA's driver runs CUDA 12.6, and NVRTC 13."), run.stderr
+    assert "pip install 'cuda-core[cu12]' nvidia-cuda-nvrtc-cu12" in run.stdout
 
 
 def test_a_wrong_choice_is_a_line(libcuda: Path) -> None:
