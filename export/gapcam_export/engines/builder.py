@@ -247,7 +247,7 @@ class EngineBuilder:
             if ahead:
                 raise BackendError(
                     f"{self.title} builds for several GPUs by their compute capabilities; give --targets 86,89 in "
-                    "place of --hardware-compatible, or nothing for Ampere and all later"
+                    "place of --hardware-compatible, or nothing for all that it knows from Ampere on"
                 )
             if not hasattr(getattr(trt, "HardwareCompatibilityLevel", None), level):
                 raise BackendError(
