@@ -97,7 +97,8 @@ class HostLane:
 
 
 def host_view(array: DeviceArray) -> NDArray[Any]:
-    """What lies in the host driver's memory."""
+    """What lies in the host driver's memory. It keeps the array."""
     assert array.strides is None
     span = (ctypes.c_uint8 * array.nbytes).from_address(array.pointer)
+    span.owner = array  # type: ignore[attr-defined]
     return np.frombuffer(span, array.dtype).reshape(array.shape)

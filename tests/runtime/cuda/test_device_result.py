@@ -305,6 +305,25 @@ def test_a_frame_of_another_library_is_waited_for(host_library: Path, tmp_path: 
         np.testing.assert_array_equal(result.logits, session(frame).logits)
 
 
+class Refusing:
+    """As PyTorch does, of a tensor on the GPU that requires a gradient."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad. use var.detach()")
+
+
+def test_a_tensor_that_requires_a_gradient_is_refused_in_its_librarys_words(driver: HostDriver, tmp_path: Path) -> None:
+    path = MODELS["affine"](tmp_path / "m.onnx")
+    session, _ = opened(path, driver)
+    with session, session.frame_graph(*SIZE) as graph:
+        for call in (session, graph):
+            with pytest.raises(gapcam.FrameError, match=r"use var\.detach\(\)"):
+                call(Refusing())
+    with gapcam.load(path, device="cpu", threads=1) as on_cpu, pytest.raises(gapcam.FrameError, match="GPU's memory"):
+        on_cpu(Refusing())
+
+
 def test_what_stays_on_the_device_is_what_would_come_down(driver: HostDriver, tmp_path: Path) -> None:
     session, _ = opened(MODELS["layernorm"](tmp_path / "m.onnx"), driver)
     frame = smooth(21, 33)
