@@ -1,8 +1,10 @@
-"""One camera's frames, always treated alike: captured in a CUDA graph once, replayed for each.
+"""One camera's frames, always treated alike: captured in a CUDA graph once, replayed for each, where that can be.
 
     frame -> preprocess -> inference -> maps of the best classes -> overlay -> what is wanted on the host
 
-All is decided and allocated beforehand. A frame then costs the host a copy into pinned memory, two calls and a wait.
+All is decided and allocated beforehand. With a TensorRT engine, a frame then costs the host a copy into pinned memory,
+a few calls and a wait. With ONNX Runtime, whose lanes cannot be captured, and with PyCUDA, which has no graphs, the
+same work is queued step by step; of it, ONNX Runtime's CUDA provider replays the inference as a graph of its own.
 """
 
 from __future__ import annotations
