@@ -18,6 +18,7 @@ import numpy as np
 
 from gapcam.backends.device_protocol import DeviceBackend
 from gapcam.classes import ClassRef
+from gapcam.cuda.device_array import LEGACY_DEFAULT_STREAM
 from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
 from gapcam.cuda.device_model import DeviceModel
 from gapcam.cuda.driver import Graph
@@ -136,8 +137,8 @@ class FrameGraph:
         Args:
             frame: like those of `Session.__call__`, of the graph's layout: on the host, from where it goes through
                 pinned memory; or on the device. None: it is in `frame` already.
-            after: a cudaStream_t, or 1 or 2 for the default streams, as `__cuda_array_interface__` has them, whose work
-                the graph waits for: what still reads the last overlay on the device, or writes `frame`. By default that
+            after: a cudaStream_t whose work the graph waits for, such as `torch.cuda.current_stream().cuda_stream` (0
+                and 1 are the legacy default stream, 2 this thread's own): what still reads the last overlay on the device, or writes `frame`. By default that
                 must be done, or queued on `stream`.
 
         Returns:
@@ -157,7 +158,7 @@ class FrameGraph:
             generation = self._generation
             try:
                 if after is not None:
-                    self._driver.wait_for(after, stream)
+                    self._driver.wait_for(after or LEGACY_DEFAULT_STREAM, stream)
                 self._begin.record(stream)
                 if source is not None:
                     source.copy_to(work.frame, self._driver, stream)
