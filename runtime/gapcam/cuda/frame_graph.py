@@ -137,9 +137,9 @@ class FrameGraph:
         Args:
             frame: like those of `Session.__call__`, of the graph's layout: on the host, from where it goes through
                 pinned memory; or on the device. None: it is in `frame` already.
-            after: a cudaStream_t whose work the graph waits for, such as `torch.cuda.current_stream().cuda_stream` (0
-                and 1 are the legacy default stream, 2 this thread's own): what still reads the last overlay on the device, or writes `frame`. By default that
-                must be done, or queued on `stream`.
+            after: a cudaStream_t whose work the graph waits for, as `torch.cuda.current_stream().cuda_stream`: what
+                still reads the last overlay on the device, or writes `frame`. 0 and 1 are the legacy default stream, 2
+                this thread's own. By default that work must be done, or queued on `stream`.
 
         Returns:
             What was found, valid until the next call.
