@@ -275,7 +275,7 @@ def test_to_dict_is_what_the_result_says() -> None:
 
 @pytest.mark.parametrize("device", ["npu", "", "cpu:1", "cuda:x", "cuda:-1", "CUDA"])
 def test_a_device_that_nobody_knows_is_refused_and_never_replaced(tmp_path: Path, device: str) -> None:
-    with pytest.raises(gapcam.BackendError, match="auto, cpu, cuda, tensorrt, tensorrt-rtx"):
+    with pytest.raises(gapcam.UsageError, match="auto, cpu, cuda, tensorrt, tensorrt-rtx"):
         gapcam.load(red_and_blue(tmp_path / "m.onnx"), device=device)
 
 
