@@ -8,6 +8,7 @@ is given to them is freed by the driver, which waits.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from threading import Lock
 
@@ -25,27 +26,23 @@ class PooledMemory:
 
     def __init__(self, memory: Memory, nbytes: int, returned: deque[tuple[int, Memory]]) -> None:
         self.pointer, self.nbytes = memory.pointer, nbytes
-        self._memory: Memory | None = memory
-        self._returned = returned
-        self._is_given_away = False
+        # Held there, the memory cannot be part of a cycle that is collected, where it would be freed and handed back.
+        # Appending takes no lock: the garbage collector may come in the midst of `MemoryPool.take`.
+        self._give_back = weakref.finalize(self, returned.append, (nbytes, memory))
+        self._give_back.atexit = False
+        self._given_away: Memory | None = None
 
     def give_away(self) -> None:
         """Let it be freed at its end, when the device has done what was queued before, instead of used again."""
-        self._is_given_away = True
+        kept = self._give_back.detach()
+        if kept is not None:
+            _, _, ((_, self._given_away),), _ = kept
 
     def close(self) -> None:
         """Give it back, or free it. Closing twice does nothing."""
-        memory, self._memory = self._memory, None
-        if memory is None:
-            return
-        if self._is_given_away:
-            memory.close()
-        else:
-            # Appending takes no lock: the garbage collector may come here in the midst of `MemoryPool.take`.
-            self._returned.append((self.nbytes, memory))
-
-    def __del__(self) -> None:
-        self.close()
+        self._give_back()
+        if self._given_away is not None:
+            self._given_away.close()
 
 
 def give_away(of: DeviceArray | DeviceFrame) -> None:

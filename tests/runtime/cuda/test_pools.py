@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from host_driver import HostDriver
 
@@ -121,6 +122,22 @@ def test_memory_that_came_back_goes_to_the_next_who_asks_for_its_size(host: Host
     again.close()
     assert pool.close()
     assert host.allocated_bytes == 0
+
+
+@pytest.mark.parametrize("given_away", [False, True])
+def test_memory_that_is_collected_with_a_cycle_is_not_freed_and_used_again(host: HostDriver, given_away: bool) -> None:
+    pool = MemoryPool(host)
+    cycle: list[object] = [pool.take(1000)]
+    cycle.append(cycle)
+    if given_away:
+        cycle[0].give_away()  # type: ignore[attr-defined]
+    del cycle
+    gc.collect()
+    assert host.allocated_bytes == (0 if given_away else 1000)
+    piece, stream = pool.take(1000), host.stream()
+    host.upload(np.zeros(1000, np.uint8), piece.pointer, stream)  # faults if it was freed
+    stream.synchronize()
+    assert host.allocated_bytes == 1000
 
 
 def test_memory_that_was_given_away_is_freed_and_not_used_again(host: HostDriver) -> None:
