@@ -15,14 +15,18 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def demo_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """One temporary folder for all test processes, if there are several."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(pytestconfig, "workerinput") else own  # of pytest-xdist
+
+
+@pytest.fixture(scope="session")
+def demo_model(shared_folder: Path) -> Path:
     """EfficientNet-Lite0 with its ImageNet weights, as `make demo` exports it."""
     from gapcam_export.demo import export_demo_model
 
-    shared = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
-        shared = shared.parent
-    path = shared / "efficientnet_lite0.onnx"
+    path = shared_folder / "efficientnet_lite0.onnx"
     with FileLock(f"{path}.lock"):
         if not path.exists():
             export_demo_model(path)

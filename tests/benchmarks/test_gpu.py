@@ -52,12 +52,11 @@ FORMATS = ("bgr", "bgra", "nv12")
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def library(shared_folder: Path) -> Path:
     """As the tests of the kernels compile it."""
     if compiler() is None:
         pytest.skip("no C++ compiler: g++ compiles the kernels for the host")
-    shared = tmp_path_factory.getbasetemp()
-    return host_library(shared if worker_id == "master" else shared.parent)
+    return host_library(shared_folder)
 
 
 @pytest.fixture(scope="module", autouse=True)

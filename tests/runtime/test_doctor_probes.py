@@ -178,14 +178,11 @@ def test_where_nothing_works_the_exit_code_is_6(tmp_path: Path) -> None:
     assert ran.stderr == ""
 
 
-def test_a_libcuda_is_asked_for_its_devices_and_takes_the_kernels(
-    tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> None:
+def test_a_libcuda_is_asked_for_its_devices_and_takes_the_kernels(shared_folder: Path) -> None:
     """That libcuda runs kernels on the CPU. It is the real cuda.core and NVRTC that answer."""
     if compiler() is None or cuda_headers() is None:
         pytest.skip("no C++ compiler, or no cuda.h: the libcuda that is no GPU cannot be made")
-    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
-    ran = run_doctor("--json", **host_environment(host_libcuda(shared), [host_library(shared)]))
+    ran = run_doctor("--json", **host_environment(host_libcuda(shared_folder), [host_library(shared_folder)]))
     found = json.loads(ran.stdout)
     assert found["facts"]["driver"]["cuda"] == [13, 0]
     (gpu,) = found["facts"]["driver"]["gpus"]

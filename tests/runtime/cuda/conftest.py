@@ -15,12 +15,11 @@ from host_library import host_library as compiled_library
 
 
 @pytest.fixture(scope="session")
-def host_library(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def host_library(shared_folder: Path) -> Path:
     """The kernels as a shared library for this machine's CPU; tests that need it are skipped where g++ is absent."""
     if compiler() is None:
         pytest.skip("no C++ compiler: g++ compiles the kernels for the host")
-    shared = tmp_path_factory.getbasetemp()
-    return compiled_library(shared if worker_id == "master" else shared.parent)
+    return compiled_library(shared_folder)
 
 
 @pytest.fixture

@@ -23,12 +23,11 @@ GPU_TESTS = REPOSITORY / "tests" / "gpu"
 
 
 @pytest.fixture(scope="session")
-def libcuda(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def libcuda(shared_folder: Path) -> Path:
     """The folder with libcuda.so.1, compiled once for all test processes."""
     if sys.platform != "linux" or compiler() is None or cuda_headers() is None:
         pytest.skip("the host's libcuda needs Linux, g++ and CUDA's headers (nvidia-cuda-runtime)")
-    shared = tmp_path_factory.getbasetemp()
-    return host_libcuda(shared if worker_id == "master" else shared.parent)
+    return host_libcuda(shared_folder)
 
 
 @pytest.fixture(scope="session")
