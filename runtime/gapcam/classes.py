@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
@@ -50,6 +51,17 @@ class ClassNames:
             indices = " or ".join(str(index) for index in found)
             raise ClassNotFoundError(f"{len(found)} classes are called {ref!r}; name one by its index: {indices}")
         raise ClassNotFoundError(f"there is no class called {ref!r}.{self._suggestion(ref)}")
+
+    def resolve_each(self, refs: Sequence[ClassRef]) -> list[int]:
+        """The indices of several classes, in their order; one may be named twice.
+
+        Raises:
+            ClassNotFoundError: there is no such class, or several share the label.
+            UsageError: `refs` is no list, or one of them is neither an integer nor a text.
+        """
+        if isinstance(refs, str) or not isinstance(refs, Iterable):
+            raise UsageError(f"got {refs!r} as classes; give a list of them: [{refs!r}]")
+        return [self.resolve(ref) for ref in refs]
 
     def _suggestion(self, ref: str) -> str:
         by_folded = {label.casefold(): label for label in self.labels}

@@ -99,7 +99,7 @@ def _cure_for_type(frame: object) -> str:
     if isinstance(frame, (str, bytes)) or hasattr(frame, "__fspath__"):
         return "To read a file: gapcam.read_image(path)"
     if on_device(frame):
-        return "This one lies in a GPU's memory: load the model on that device, or download the frame"
+        return "This one lies in a GPU's memory: load the model on that device, with post='auto', or download the frame"
     return "Convert it with np.asarray, and RGB to BGR with frame[..., ::-1]"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from numbers import Real
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def blend(
         UsageError: `colormap` or `alpha` is not one.
         FrameError: `out` is not an array like `frame`, or overlaps it.
     """
-    check_alpha(alpha)
+    alpha = check_alpha(alpha)
     colors = color_table(colormap)
     out = _checked_out(frame, out)
     seen = placement.frame_rect
@@ -87,27 +88,32 @@ def blend(
     return out
 
 
-def check_alpha(alpha: float) -> None:
-    """Refuse what `blend` cannot do.
+def check_alpha(alpha: object) -> float:
+    """The same as a plain float. Refuse what `blend` cannot do.
 
     Raises:
-        UsageError: `alpha` is out of its range, or NaN.
+        UsageError: `alpha` is no number, out of its range, or NaN.
     """
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha is {alpha}; give a number from 0 (only the frame) to 1 (only the map)")
+    if not isinstance(alpha, Real) or not 0 <= float(alpha) <= 1:
+        raise UsageError(f"alpha is {alpha!r}; give a number from 0 (only the frame) to 1 (only the map)")
+    return float(alpha)
 
 
-@lru_cache(maxsize=8)
 def color_table(colormap: str) -> Frame:
     """The 256 colours of a colour map, [256,1,3] uint8 BGR.
 
     Raises:
         UsageError: OpenCV has no such colour map.
     """
-    if colormap not in COLORMAPS:
+    if not isinstance(colormap, str) or colormap not in COLORMAPS:
         close = get_close_matches(str(colormap).lower(), COLORMAPS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UsageError(f"there is no colour map {colormap!r}.{hint} Give one of: {', '.join(sorted(COLORMAPS))}")
+    return _color_table(colormap)
+
+
+@lru_cache(maxsize=8)
+def _color_table(colormap: str) -> Frame:
     return np.asarray(cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLORMAPS[colormap]), np.uint8)
 
 

@@ -141,7 +141,7 @@ class Result:
 
     def maps(self, targets: Sequence[ClassRef], *, clamp_negative: bool = False) -> FloatArray:
         """The maps of several classes at once, [n,h,w] float32, in the order asked for. See `map`."""
-        indices = [self._classes.resolve(target) for target in targets]
+        indices = self._classes.resolve_each(targets)
         self._check_computed(indices, clamp_negative)
         return self._post.maps(indices, clamp_negative=clamp_negative)
 

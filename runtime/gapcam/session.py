@@ -19,6 +19,7 @@ from gapcam.frame_path import FramePath
 from gapcam.host_path import HostPath
 from gapcam.loaded_model import LoadedModel, model_from_backend
 from gapcam.result import Result
+from gapcam.whole_number import whole_number
 
 if TYPE_CHECKING:
     from gapcam.cuda.device_path import DevicePath
@@ -152,6 +153,11 @@ class Session:
         if verify:
             model.check_identity(backend.engine)
         self._on_device = _device_path(model, backend, kernels) if _computes_on_device(backend, post) else None
+        self._why_on_host = (
+            f"post={post!r} leaves maps and pictures to NumPy. Load the model with post='auto'"
+            if isinstance(backend, DeviceBackend)
+            else f"{self.engine} does not. Load the model with device='cuda', 'tensorrt' or 'tensorrt-rtx'"
+        )
         self._path: FramePath[Any] = self._on_device or HostPath(model, backend)
 
     def __call__(self, frame: object, *, format: FrameFormat = "bgr") -> Result:
@@ -231,7 +237,7 @@ class Session:
             width: likewise.
             format: as in a call.
             topk: how many of the best classes get maps.
-            targets: the classes that get maps instead, in this order.
+            targets: a list of the classes that get maps instead, in this order.
             clamp_negative: without the negative weights, see `gapcam.cam.class_maps`.
             overlay: whether to draw the first of the maps over the frame.
             colormap: as in `Result.overlay`.
@@ -248,18 +254,15 @@ class Session:
             BackendError: the session does not compute on a CUDA device, or there is not enough memory there.
         """
         if self._on_device is None:
-            raise BackendError(
-                f"a frame graph runs on a CUDA device, and this session does not: {self.engine}. Load the model with "
-                "device='cuda', 'tensorrt' or 'tensorrt-rtx'"
-            )
+            raise BackendError(f"a frame graph runs on a CUDA device, and {self._why_on_host}")
         from gapcam.cuda.device_frame import FrameLayout
         from gapcam.cuda.look import Look
 
         check_format(format)
         look = Look(colormap, alpha, alpha_by_heat, normalization, limits)
         return self._on_device.frame_graph(
-            FrameLayout(format, height, width),
-            topk=topk,
+            FrameLayout(format, whole_number(height, "height"), whole_number(width, "width")),
+            topk=whole_number(topk, "topk"),
             targets=targets,
             look=look if overlay else None,
             clamp_negative=clamp_negative,

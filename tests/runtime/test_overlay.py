@@ -194,9 +194,18 @@ def test_arguments_of_a_wrong_type_are_usage_errors(result: gapcam.Result, wrong
 def test_an_unknown_colour_map_and_a_wrong_alpha_are_refused(result: gapcam.Result) -> None:
     with pytest.raises(gapcam.UsageError, match=r"Did you mean 'viridis'\?"):
         result.overlay(colormap="Viridid")
-    for alpha in (-0.1, 1.1, float("nan")):
+    for alpha in (-0.1, 1.1, float("nan"), "0.5", None):
         with pytest.raises(gapcam.UsageError, match="alpha"):
-            result.overlay(alpha=alpha)
+            result.overlay(alpha=alpha)  # type: ignore[arg-type]
+
+
+def test_alpha_may_be_any_type_of_number(result: gapcam.Result) -> None:
+    for alpha in (True, np.float32(0.5), np.int64(0)):
+        for by_heat in (False, True):
+            np.testing.assert_array_equal(
+                result.overlay(alpha=alpha, alpha_by_heat=by_heat),
+                result.overlay(alpha=float(alpha), alpha_by_heat=by_heat),
+            )
 
 
 @pytest.mark.parametrize("size", [(200, 300), (1080, 1920)])

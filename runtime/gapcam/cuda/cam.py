@@ -287,7 +287,7 @@ class Cam:
     ) -> None:
         logits, features = outputs[names.LOGITS], outputs[names.FEATURES]
         (images, count), classes = into.classes.shape, logits.shape[1]
-        if not 1 <= images <= self._images or not 1 <= count <= min(self._count, classes):
+        if not 1 <= images <= self._images or not 1 <= count <= self._count or (targets is None and count > classes):
             raise UsageError(
                 f"got arrays for {images} images and {count} classes; this Cam was made for at most {self._images} and "
                 f"{self._count}, and the model has {classes} classes"

@@ -20,6 +20,7 @@ from gapcam.frame import Frame
 from gapcam.frame_boxes import boxes_on_frame
 from gapcam.geometry import Placement
 from gapcam.result import Prediction
+from gapcam.whole_number import whole_number
 
 
 class FrameGraphResult:
@@ -94,6 +95,7 @@ class FrameGraphResult:
         Raises:
             UsageError: `place` is none of `top`, or `threshold` or `percentile` is out of its range.
         """
+        place = whole_number(place, "place")
         if not 0 <= place < len(self.top):
             raise UsageError(f"asked for the boxes of place {place}; there are {len(self.top)}, from 0")
         return boxes_on_frame(

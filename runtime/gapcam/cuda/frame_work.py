@@ -74,10 +74,12 @@ class FrameWork:
         if layout.format == "nv12" and (layout.height % 2 or layout.width % 2):
             raise UsageError(f"frames of {layout.height} x {layout.width} cannot be NV12; give even sides")
         self._shared, self._driver, model = shared, shared.driver, shared.model
-        indices = None if targets is None else [model.classes.resolve(target) for target in targets]
+        indices = None if targets is None else model.classes.resolve_each(targets)
+        if indices is None and not 1 <= topk <= len(model.classes.labels):
+            raise UsageError(f"asked for maps of the best {topk} classes; give 1 to {len(model.classes.labels)}")
+        if indices == []:
+            raise UsageError("targets is an empty list; name one class or more, or leave it out for the best")
         count = topk if indices is None else len(indices)
-        if not 1 <= count <= len(model.classes.labels):
-            raise UsageError(f"asked for maps of {count} classes; give 1 to {len(model.classes.labels)}")
         self._preprocessor = shared.preprocessor(layout)
         self.placement = self._preprocessor.placement
         self.lane = InferenceLane(backend, model, 1)

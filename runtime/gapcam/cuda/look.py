@@ -30,9 +30,11 @@ class Look:
     limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        check_alpha(self.alpha)
+        # Keys, whatever they were handed in as.
+        object.__setattr__(self, "alpha", check_alpha(self.alpha))
+        object.__setattr__(self, "alpha_by_heat", bool(self.alpha_by_heat))
         color_table(self.colormap)
         check_normalization(self.normalization, self.limits)
         if self.limits is not None:
             low, high = self.limits
-            object.__setattr__(self, "limits", (float(low), float(high)))  # a key, whatever it was handed in as
+            object.__setattr__(self, "limits", (float(low), float(high)))

@@ -104,7 +104,7 @@ class Overlay:
         limits: tuple[float, float] | None = None,
         with_frame: bool = True,
     ) -> None:
-        check_alpha(alpha)
+        alpha = check_alpha(alpha)
         self._driver, self._kernel = driver, module.function(f"overlay_{layout.format}")
         self._layout, self._with_frame = layout, with_frame
         if not with_frame:
