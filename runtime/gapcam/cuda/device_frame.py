@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from operator import index
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,11 +12,14 @@ import numpy as np
 from gapcam.cuda.device_array import LEGACY_DEFAULT_STREAM, DeviceArray, as_device_array
 from gapcam.errors import FrameError
 from gapcam.frame import FrameFormat as FrameFormat
+from gapcam.frame import check_format
 
 _SHAPES = {"bgr": "H x W x 3", "bgra": "H x W x 4", "nv12": "H * 3/2 x W"}
 _CHANNELS = {"bgr": 3, "bgra": 4, "nv12": 1}
 _UINT8 = 0
 """OpenCV's CV_8U."""
+_MOST = (1 << 31) - 1
+"""Bytes between two rows, that the kernels count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +106,11 @@ def as_device_frame(frame: object, frame_format: FrameFormat) -> DeviceFrame:
 
     Raises:
         FrameError: it has another type, dtype or layout; the message says what mends it.
+        UsageError: there is no such format.
     """
+    check_format(frame.layout.format if isinstance(frame, DeviceFrame) else frame_format)
     if isinstance(frame, DeviceFrame):
-        _check_planes(frame)
-        return frame
+        return _checked_planes(frame)
     expected = f"expected {_SHAPES[frame_format]} uint8, for the format {frame_format!r}"
     array = _array_of_mat(frame, expected) if isinstance(frame, _GpuMat) else as_device_array(frame)
     got = f"got {type(frame).__name__} of shape {array.shape} and dtype {array.dtype}; {expected}"
@@ -122,7 +128,7 @@ def as_device_frame(frame: object, frame_format: FrameFormat) -> DeviceFrame:
         pitch = array.strides[0] if shape[0] > 1 else max(array.strides[0], row_nbytes)
         inner = tuple(step for side, step in zip(shape[1:], array.strides[1:], strict=False) if side > 1)
         packed = tuple(step for side, step in zip(shape[1:], (*channels, 1), strict=True) if side > 1)
-        if inner != packed or pitch < row_nbytes:
+        if inner != packed or not row_nbytes <= pitch <= _MOST:
             raise FrameError(
                 f"{got}. Its strides are {array.strides}, and the bytes of a row must follow each other, rows in their "
                 "order: make it contiguous (tensor.contiguous(), cupy.ascontiguousarray(array))"
@@ -155,19 +161,27 @@ def _array_of_mat(mat: _GpuMat, expected: str) -> DeviceArray:
     )
 
 
-def _check_planes(frame: DeviceFrame) -> None:
+def _checked_planes(frame: DeviceFrame) -> DeviceFrame:
+    """The frame, if it can be one; in plain integers."""
     layout = frame.layout
     got = f"got a DeviceFrame of {layout}, planes {frame.planes}"
+    try:
+        layout = FrameLayout(layout.format, index(layout.height), index(layout.width))
+        planes = tuple((index(pointer), index(pitch)) for pointer, pitch in frame.planes)
+    except (TypeError, ValueError):
+        raise FrameError(f"{got}; expected integers: its sides, and of each plane (address, pitch)") from None
     wanted = 2 if layout.format == "nv12" else 1
     if layout.height < 1 or layout.width < 1:
         raise FrameError(f"{got}; expected at least one pixel")
     if layout.format == "nv12" and (layout.height % 2 or layout.width % 2):
         raise FrameError(f"{got}; expected even sides, which NV12 has")
-    if len(frame.planes) != wanted:
+    if len(planes) != wanted:
         raise FrameError(f"{got}; expected {wanted} of them, each with its address and pitch")
     row_nbytes = layout.width * _CHANNELS[layout.format]
-    if any(pointer <= 0 or pitch < row_nbytes for pointer, pitch in frame.planes):
-        raise FrameError(f"{got}; expected addresses, and pitches of at least {row_nbytes} bytes")
+    if any(pointer <= 0 or not row_nbytes <= pitch <= _MOST for pointer, pitch in planes):
+        raise FrameError(f"{got}; expected addresses, and pitches of at least {row_nbytes} bytes, at most {_MOST}")
+    given = (frame.layout.height, frame.layout.width, *chain.from_iterable(frame.planes))
+    return frame if all(type(number) is int for number in given) else replace(frame, layout=layout, planes=planes)
 
 
 def _cure_for_shape(shape: tuple[int, ...]) -> str:

@@ -83,7 +83,7 @@ class DeviceResult(Result):
         normalization: Normalization = "minmax",
         limits: tuple[float, float] | None = None,
         clamp_negative: bool = False,
-        out: DeviceFrame | None = None,
+        out: object = None,
     ) -> DeviceFrame:
         """The frame with a class's map in colour over it, in the frame's format. See `overlay`.
 
@@ -95,11 +95,15 @@ class DeviceResult(Result):
             normalization: as in `heatmap`.
             limits: as in `heatmap`.
             clamp_negative: without the negative weights.
-            out: a frame of the same layout to write into, when its `stream` has done what it was given before.
+            out: a frame of the same layout to write into, when its `stream` has done what it was given before: a
+                DeviceFrame, or another's as `Session.__call__` takes it.
+
+        Returns:
+            `out`, or a DeviceFrame on its memory.
 
         Raises:
             UsageError: a wrong colour map, alpha, normalization or limits.
-            FrameError: `out` has another layout.
+            FrameError: `out` has another layout, or is no device memory.
         """
         look = Look(colormap, alpha, alpha_by_heat, normalization, limits)
         index = self._mapped(target, clamp_negative)

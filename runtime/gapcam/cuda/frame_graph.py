@@ -125,7 +125,11 @@ class FrameGraph:
 
     @property
     def host_frame(self) -> Frame:
-        """A frame in pinned memory, for a camera to write into. Handed to the graph, it is uploaded without a copy."""
+        """A frame in pinned memory, for a camera to write into. Handed to the graph, it is uploaded without a copy.
+
+        Of `ok, frame = camera.read(graph.host_frame)` hand in `frame`: the same array, or a new one where the camera's
+        frames have another size, which the graph refuses.
+        """
         if self._host_frame is None:
             with self._driver.active():
                 self._host_frame = self._driver.pinned(host_shape(self.layout), np.uint8)

@@ -15,14 +15,14 @@ from gapcam.backends.protocol import CLOSED
 from gapcam.cam import FloatArray, Normalization
 from gapcam.class_rows import ClassRows
 from gapcam.cuda.device_array import DeviceArray
-from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
+from gapcam.cuda.device_frame import DeviceFrame, FrameLayout, as_device_frame
 from gapcam.cuda.device_model import DeviceModel
 from gapcam.cuda.frame_copy import download_frame, host_shape
 from gapcam.cuda.look import Look
 from gapcam.cuda.memory_pool import give_away
 from gapcam.cuda.overlay import CannotDrawError
 from gapcam.cuda.workbench import DeviceMaps, Workbench, first
-from gapcam.errors import UsageError
+from gapcam.errors import FrameError, UsageError
 from gapcam.frame import Frame
 from gapcam.geometry import Placement
 from gapcam.numpy_post_process import NumpyPostProcess
@@ -233,24 +233,24 @@ class CudaPostProcess:
                     give_away(found)
                     return found
 
-    def overlay_on_device(
-        self, index: int, look: Look, *, clamp_negative: bool, out: DeviceFrame | None
-    ) -> DeviceFrame:
+    def overlay_on_device(self, index: int, look: Look, *, clamp_negative: bool, out: object) -> DeviceFrame:
         """In the frame's format."""
+        target = None if out is None else _checked_out(out, self.layout)
         with self._lock:
             self._check_opened()
             with self._bench() as bench:
                 one = self._timed_map(bench, index, clamp_negative)
                 with self._times.timed("overlay"):
-                    found = bench.overlay(one, self._frame, self._placement, look, out)
+                    found = bench.overlay(one, self._frame, self._placement, look, target)
                     bench.stream.synchronize()
-                    if out is None:
+                    if target is None:
                         give_away(found)
-                    return found
+                    return out if isinstance(out, DeviceFrame) else found
 
     def detach(self) -> None:
         """Bring to the host what NumPy needs, and let the device's memory go. The session is being closed."""
         with self._lock:
+            _ = self.frame  # downloaded, if there is no array of the caller's
             self._numpy = self._on_host()
             self._outputs = {name: DeviceArray(0, array.shape, array.dtype) for name, array in self._outputs.items()}
             self._frame = DeviceFrame(self._frame.layout, ())
@@ -259,8 +259,10 @@ class CudaPostProcess:
     def _on_host(self) -> NumpyPostProcess:
         """The same by NumPy; overlays of "bgr" frames only."""
         if self._drawn_on_host is None:
-            every_map, frame = self._outputs.get(names.MAPS), self.frame
-            if self.layout.format != "bgr":  # all that is computed without the frame's colours
+            every_map = self._outputs.get(names.MAPS)
+            if self.layout.format == "bgr":  # the device's copy: a camera may have changed the caller's array
+                frame = self._downloaded_frame(self._frame, None)
+            else:  # all that is computed without the frame's colours
                 frame = np.broadcast_to(np.uint8(0), (*self.frame_size, 3))
             self._drawn_on_host = NumpyPostProcess(
                 frame=frame,
@@ -316,3 +318,18 @@ class CudaPostProcess:
         download_frame(frame, image, self._shared.driver, bench.stream)
         bench.stream.synchronize()
         return image
+
+
+def _checked_out(out: object, layout: FrameLayout) -> DeviceFrame:
+    """Where to draw a frame of this layout, whoever's memory it is.
+
+    Raises:
+        FrameError: it has another layout, or is no device memory.
+    """
+    try:
+        found = as_device_frame(out, layout.format)
+    except FrameError as error:
+        raise FrameError(f"as out, {error}") from error
+    if found.layout != layout:
+        raise FrameError(f"as out, got a frame of {found.layout}; expected one like the frame, {layout}")
+    return found

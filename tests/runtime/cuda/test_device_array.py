@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gapcam.cuda.device_array import LEGACY_DEFAULT_STREAM, DeviceArray, as_device_array
 from gapcam.cuda.device_frame import DeviceFrame, FrameLayout, as_device_frame
-from gapcam.errors import FrameError
+from gapcam.errors import FrameError, UsageError
 
 
 class Exported:
@@ -257,7 +257,13 @@ def test_a_gpumat_without_pixels_or_of_another_type_is_refused() -> None:
         (FrameLayout("nv12", 2, 4), ((0x1000, 4),), "expected 2 of them"),
         (FrameLayout("bgr", 2, 4), ((0x1000, 12), (0x2000, 12)), "expected 1 of them"),
         (FrameLayout("bgr", 2, 4), ((0x1000, 11),), "pitches of at least 12 bytes"),
+        (FrameLayout("bgr", 2, 4), ((0x1000, 1 << 31),), "at most 2147483647"),
         (FrameLayout("bgra", 2, 4), ((0, 16),), "expected addresses"),
+        (FrameLayout("bgr", 2.0, 4), ((0x1000, 12),), "expected integers"),
+        (FrameLayout("bgr", 2, "4"), ((0x1000, 12),), "expected integers"),
+        (FrameLayout("bgr", 2, 4), ((0x1000, 12.0),), "expected integers"),
+        (FrameLayout("bgr", 2, 4), (0x1000, 12), "expected integers"),
+        (FrameLayout("bgr", 2, 4), ((0x1000,),), "expected integers"),
     ],
 )
 def test_a_device_frame_that_cannot_be_is_refused(
@@ -265,6 +271,20 @@ def test_a_device_frame_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(FrameError, match=message):
         as_device_frame(DeviceFrame(layout, planes), "bgr")
+
+
+def test_a_device_frame_of_no_format_is_refused() -> None:
+    with pytest.raises(UsageError, match="frame format is 'rgb'; give one of bgr, bgra, nv12"):
+        as_device_frame(DeviceFrame(FrameLayout("rgb", 2, 4), ((0x1000, 12),)), "bgr")  # type: ignore[arg-type]
+
+
+def test_a_device_frame_of_numpys_integers_becomes_one_of_plain_ones() -> None:
+    owner = object()
+    frame = DeviceFrame(FrameLayout("bgr", np.int32(2), np.uint8(4)), ((np.uint64(1 << 40), np.int16(12)),), owner, 7)
+    found = as_device_frame(frame, "bgr")
+    assert (found.layout, found.planes) == (FrameLayout("bgr", 2, 4), ((1 << 40, 12),))
+    assert {type(number) for number in (found.layout.height, found.layout.width, *found.planes[0])} == {int}
+    assert (found.owner, found.stream) == (owner, 7)
 
 
 def test_two_planes_may_lie_apart() -> None:

@@ -197,6 +197,35 @@ def test_a_frame_may_lie_anywhere(driver: HostDriver, model: Path) -> None:
         np.testing.assert_array_equal(graph(frames[6]).overlay, expected[6])
 
 
+def test_a_camera_writes_into_pinned_memory_or_its_frames_are_refused(
+    host_library: Path, model: Path, tmp_path: Path
+) -> None:
+    video = str(tmp_path / "video.avi")
+    writer = cv2.VideoWriter(video, cv2.VideoWriter.fourcc(*"MJPG"), 10, (48, 32))
+    for seed in range(3):
+        writer.write(smooth(32, 48, seed))
+    writer.release()
+    with opened(model, HostDriver(host_library)) as session:
+        camera = cv2.VideoCapture(video)
+        with session.frame_graph(camera.get(cv2.CAP_PROP_FRAME_HEIGHT), camera.get(cv2.CAP_PROP_FRAME_WIDTH)) as graph:
+            pictures = []
+            while True:
+                ok, frame = camera.read(graph.host_frame)
+                if not ok:
+                    break
+                assert frame is graph.host_frame
+                pictures.append(graph(frame).copy().overlay)
+                np.testing.assert_array_equal(pictures[-1], session(frame.copy()).overlay())
+            assert len(pictures) == 3
+            assert (pictures[0] != pictures[2]).any()
+        camera = cv2.VideoCapture(video)
+        with session.frame_graph(34, 48) as graph:
+            ok, frame = camera.read(graph.host_frame)
+            assert ok
+            with pytest.raises(gapcam.FrameError, match=r"height=32.*made for .*height=34"):
+                graph(frame)
+
+
 def test_a_frame_of_another_layout_is_refused(driver: HostDriver, model: Path) -> None:
     with opened(model, driver) as session, session.frame_graph(20, 30) as graph:
         expected = graph(smooth(20, 30)).copy()
@@ -218,7 +247,7 @@ def test_targets_get_maps_in_their_order_whatever_their_scores(driver: HostDrive
     frame = smooth(20, 30)
     with opened(model, driver) as session:
         expected = session(frame)
-        for targets in (["blue", "red"], [0], ["red", 0, "blue"][:2]):
+        for targets in (["blue", "red"], [0], ["red", 0], [1, 0, 1], ("red", "red", "red")):
             indices = [session.index(target) for target in targets]
             with session.frame_graph(20, 30, targets=targets, clamp_negative=True) as graph:
                 result = graph(frame)
@@ -226,6 +255,25 @@ def test_targets_get_maps_in_their_order_whatever_their_scores(driver: HostDrive
                 assert [entry.score for entry in result.top] == pytest.approx(expected.scores[indices])
                 np.testing.assert_array_equal(result.maps, expected.maps(indices, clamp_negative=True))
                 np.testing.assert_array_equal(result.overlay, expected.overlay(indices[0], clamp_negative=True))
+
+
+def test_sides_may_be_any_integers_as_numpy_and_opencv_give_them(driver: HostDriver, model: Path) -> None:
+    frame = smooth(20, 30)
+    with opened(model, driver) as session:
+        expected = session(frame)
+        for kind in (float, np.int32, np.int64, np.uint16, np.float32):
+            with session.frame_graph(kind(20), kind(30), topk=kind(2), alpha=np.float32(0.5)) as graph:
+                assert_same(graph(frame), expected, driver)
+                assert str(graph.layout) == str(FrameLayout("bgr", 20, 30))
+
+
+@pytest.mark.parametrize("place", [1.5, "0", None, 2, -1])
+def test_boxes_of_what_is_no_place_are_refused(driver: HostDriver, model: Path, place: Any) -> None:
+    with opened(model, driver) as session, session.frame_graph(20, 30, topk=2) as graph:
+        result = graph(smooth(20, 30))
+        assert result.boxes(np.int64(1)) == result.boxes(1.0) == result.boxes(1)  # type: ignore[arg-type]
+        with pytest.raises(gapcam.UsageError, match=f"place(:? is)? {place!r}"):
+            result.boxes(place)
 
 
 def test_without_an_overlay_none_is_drawn(driver: HostDriver, model: Path) -> None:
@@ -319,16 +367,26 @@ def test_a_frame_costs_no_memory_and_only_what_is_wanted_comes_down(
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"topk": 0}, gapcam.UsageError, "maps of 0 classes; give 1 to 2"),
+        ({"topk": 0}, gapcam.UsageError, "the best 0 classes; give 1 to 2"),
         ({"topk": 3}, gapcam.UsageError, "give 1 to 2"),
-        ({"targets": []}, gapcam.UsageError, "maps of 0 classes"),
+        ({"topk": 1.5}, gapcam.UsageError, "topk is 1.5; give a whole number"),
+        ({"topk": "1"}, gapcam.UsageError, "topk is '1'"),
+        ({"targets": []}, gapcam.UsageError, "targets is an empty list"),
+        ({"targets": 0}, gapcam.UsageError, r"got 0 as classes; give a list of them: \[0\]"),
+        ({"targets": "red"}, gapcam.UsageError, r"list of them: \['red'\]"),
+        ({"targets": [0.5]}, gapcam.UsageError, "got 0.5 as a class"),
         ({"targets": ["green"]}, gapcam.ClassNotFoundError, "green"),
         ({"output": "screen"}, gapcam.UsageError, "host, device"),
         ({"format": "rgb"}, gapcam.UsageError, "frame format is 'rgb'"),
         ({"colormap": "jett"}, gapcam.UsageError, "Did you mean 'jet'"),
+        ({"colormap": []}, gapcam.UsageError, r"no colour map \[\]"),
         ({"alpha": 2}, gapcam.UsageError, "alpha is 2"),
+        ({"alpha": "x"}, gapcam.UsageError, "alpha is 'x'"),
         ({"normalization": "fixed"}, gapcam.UsageError, "limits"),
         ({"height": 0}, gapcam.UsageError, "no pixels"),
+        ({"height": 20.5}, gapcam.UsageError, "height is 20.5; give a whole number"),
+        ({"width": "30"}, gapcam.UsageError, "width is '30'"),
+        ({"width": None}, gapcam.UsageError, "width is None"),
         ({"height": -4}, gapcam.UsageError, "no pixels"),
         ({"height": 21, "format": "nv12"}, gapcam.UsageError, "even"),
     ],
