@@ -351,6 +351,11 @@ class HostStream:
         """How much was ever queued."""
         return self._queued
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was queued has run."""
+        return not self._queue
+
     def synchronize(self) -> None:
         self._driver.check_active()
         if self.capturing is not None:

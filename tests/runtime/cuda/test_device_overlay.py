@@ -74,9 +74,14 @@ def run_overlay(
     in_place: bool = False,
     extra_pitch: int = 0,
     misaligned: int = 0,
+    frame_extra_pitch: int = 0,
+    frame_misaligned: int = 0,
     **look: Any,
 ) -> np.ndarray:
-    """The kernel's overlay. What is between rows of the output must stay as it was."""
+    """The kernel's overlay. What is between rows of the output must stay as it was.
+
+    What is extra of the frame comes on top of what both have.
+    """
     rng = np.random.default_rng(1)
     with driver.active(), np.errstate(all="ignore"):
         stream = driver.stream()
@@ -92,7 +97,10 @@ def run_overlay(
             **look,
         )
         padding = {"extra_pitch": extra_pitch, "misaligned": misaligned}
-        given_frame = None if frame is None else upload_frame(driver, stream, frame, layout.format, **padding)
+        frame_padding = {"extra_pitch": extra_pitch + frame_extra_pitch, "misaligned": misaligned + frame_misaligned}
+        if in_place:
+            frame_padding = padding
+        given_frame = None if frame is None else upload_frame(driver, stream, frame, layout.format, **frame_padding)
         out = given_frame
         if out is None or not in_place:
             out = upload_frame(driver, stream, random_frame(rng, layout), layout.format, **padding)
@@ -192,6 +200,8 @@ def test_any_sizes_pitches_and_addresses(driver: HostDriver, data: st.DataObject
         in_place=data.draw(st.booleans()),
         extra_pitch=draw(0, 9),
         misaligned=draw(0, 3),
+        frame_extra_pitch=draw(0, 9),
+        frame_misaligned=draw(0, 3),
         **look,
     )
     expected = reference(frame, layout, normalize(seen_part(raw, input_size, placement)), placement, **look)
@@ -295,6 +305,16 @@ def test_normalisation_is_the_references(
     assert difference.max() <= 3
 
 
+def test_limits_that_float32_does_not_hold_are_kept_whole(driver: HostDriver) -> None:
+    """A map as large as its input, so that nothing is interpolated, of values right between such limits."""
+    raw = (1e4 + np.arange(24 * 32).reshape(24, 32) % 12 / 1024).astype(np.float32)
+    placement, limits = placed((24, 32), (24, 32), "squash"), (1e4 + 1e-4, 1e4 + 0.0101)
+    expected = normalize(raw, "fixed", limits)
+    assert float(np.float32(limits[0])) != limits[0]
+    got = run_heat_map(driver, raw, (24, 32), placement, (24, 32), normalization="fixed", limits=limits)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
 def run_heat_map(
     driver: HostDriver,
     raw: np.ndarray,
@@ -350,6 +370,10 @@ def test_the_frames_rows_are_words_where_they_can_be_and_bytes_else_with_the_sam
             for extra in (0, 1, 2, 22)
             for off in (0, 1, 2, 3)
             for in_place in (False, True)
+        ]
+        images += [
+            run_overlay(driver, raw, frame, layout, placement, (24, 32), extra_pitch=10, **off)
+            for off in ({"frame_misaligned": 1}, {"frame_extra_pitch": 1}, {"frame_misaligned": 4})
         ]
         for image in images[1:]:
             np.testing.assert_array_equal(image, images[0])

@@ -649,6 +649,7 @@ def test_results_outlive_the_session_and_the_device_gets_all_of_its_memory_back(
         session(frame)
     with pytest.raises(gapcam.UsageError, match="the session is closed"):
         session.frame_graph(25, 31)
+    assert driver.allocated_bytes == 0
 
 
 def test_a_camera_may_use_its_buffer_again_whatever_becomes_of_the_session(driver: HostDriver, tmp_path: Path) -> None:
@@ -774,6 +775,7 @@ def test_an_engine_that_fails_once_leaves_the_session_as_it_was(
             monkeypatch.setattr(backend.lanes[0], step, failing)
             with pytest.raises(gapcam.BackendError, match="the engine failed"):
                 session(frame)
+            assert backend.lanes[0].stream.idle  # its memory goes to somebody else
             monkeypatch.undo()
             np.testing.assert_array_equal(session(frame).overlay(), expected)
         assert len(backend.lanes) == 1
