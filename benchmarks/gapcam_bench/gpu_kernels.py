@@ -158,7 +158,7 @@ class Workshop:
                 lambda stream, number: preprocessor.enqueue(sources[number], outs[number], stream),
                 count,
                 moved,
-                lambda: [check_preprocessed(self.download(outs[0]), frame, layout, self._how)],
+                lambda: check_preprocessed(self.download(outs[0]), frame, layout, self._how),
             )
         finally:
             self.stream.synchronize()

@@ -22,6 +22,9 @@ ONE_LEVEL = 1.0
 MAPS = {np.dtype(np.float32): 1e-5, np.dtype(np.float16): 1e-3}
 """How far maps may be off, of the map's greatest magnitude, by the features' dtype."""
 
+_TIES = 1e-3
+"""The share of an input's values that may be averages half way between two grey levels."""
+
 _NEAR_A_TIE = 5e-4
 """Of a level: nearer to half way than that, float32 may round it to the neighbour."""
 
@@ -34,17 +37,14 @@ def as_bgr(frame: Frame, layout: FrameLayout) -> Frame:
     return np.asarray(cv2.cvtColor(frame, code), np.uint8)
 
 
-def check_preprocessed(got: FloatArray, frame: Frame, layout: FrameLayout, how: gapcam.Preprocessing) -> Check:
-    """Compared with `gapcam.preprocess`, in grey levels of the input; that rounds between its steps."""
+def check_preprocessed(got: FloatArray, frame: Frame, layout: FrameLayout, how: gapcam.Preprocessing) -> list[Check]:
+    """Compared with `gapcam.preprocess`. Where both sides shrink, only ties of averages differ, by a grey level."""
     expected = gapcam.preprocess(as_bgr(frame, layout), how)
-    (height, width), (target_height, target_width) = (layout.height, layout.width), how.size
-    rounding = 0.5
-    while height % 2 == width % 2 == 0 and height >= 4 * target_height and width >= 4 * target_width:
-        height, width, rounding = height // 2, width // 2, rounding + 0.5
-    if height < target_height or width < target_width:
-        rounding += 1.0  # OpenCV's fixed-point weights
-    levels = np.abs(got - expected).max(axis=(1, 2)) * 255 * np.asarray(how.std, np.float32)
-    return Check(what="input, grey levels", found=float(levels.max()), allowed=rounding + 0.01)
+    levels = np.abs(got - expected) * 255 * np.asarray(how.std, np.float32)[:, None, None]
+    return [
+        Check(what="input, grey levels", found=float(levels.max()), allowed=ONE_LEVEL + 0.01),
+        Check(what="input, share that differs", found=float((levels > 0.01).mean()), allowed=_TIES),
+    ]
 
 
 def check_maps(

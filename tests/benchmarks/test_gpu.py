@@ -184,9 +184,12 @@ def test_a_wrong_map_class_or_input_is_noticed() -> None:
     frame = random.integers(0, 256, (40, 60, 3), np.uint8)
     how = gapcam.Preprocessing(size=(20, 24), resize="squash")
     ready, layout = gapcam.preprocess(frame, how), FrameLayout("bgr", 40, 60)
-    assert gpu_reference.check_preprocessed(ready, frame, layout, how).holds
-    two_levels = np.float32(2.1 / (255 * min(how.std)))
-    assert not gpu_reference.check_preprocessed(ready + two_levels, frame, layout, how).holds
+    assert all(check.holds for check in gpu_reference.check_preprocessed(ready, frame, layout, how))
+    one_level = np.float32(1 / (255 * max(how.std)))
+    ready[0, :2, :2] += one_level
+    assert [check.holds for check in gpu_reference.check_preprocessed(ready, frame, layout, how)] == [True, False]
+    ready[0, 0, 0] += one_level
+    assert not gpu_reference.check_preprocessed(ready, frame, layout, how)[0].holds
 
 
 def test_it_runs_through_cuda_core_on_a_libcuda_that_is_no_gpu(library: Path) -> None:

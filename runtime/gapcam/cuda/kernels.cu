@@ -49,6 +49,12 @@ __device__ __forceinline__ T *dynamic_shared() {
 #endif
 }
 
+// A value that a function gets as a type, so that it is a constant there.
+template <auto kValue>
+struct Constant {
+    static constexpr auto value = kValue;
+};
+
 // Of n >= 0 and d >= 1.
 __device__ __forceinline__ int ceil_div(int n, int d) { return (n + d - 1) / d; }
 
@@ -106,8 +112,9 @@ __device__ __forceinline__ unsigned load_bytes(const u8 *at, int there) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Preprocess: from a frame to the network's input, in one pass
 //
-//     out[c, y, x] = scale[c] * clamp(sum_i sum_j w_y[i] w_x[j] frame[first_y + i, first_x + j, c]) - offset[c]
+//     out[c, y, x] = scale[c] * byte(share * sum_i sum_j w_y[i] w_x[j] image[first_y + i, first_x + j, c]) - offset[c]
 //
+// The image is the frame, or what is left of it after some halvings, each of which rounds to bytes, as the reference's do.
 // The tables say where and with what weights (resampling.py), so that averaging, interpolation, crop and letterbox are
 // the same to the kernel.
 //
@@ -120,6 +127,8 @@ __device__ __forceinline__ unsigned load_bytes(const u8 *at, int there) {
 constexpr int kColumns = 32;              // output columns of a block: a warp for each channel
 constexpr int kPreprocessThreads = 128;   // for the rows' sums; 96 of them are needed for the columns'
 constexpr int kStretch = 2304;            // values at a time: a frame 4000 pixels wide shrinks to 224 in one stretch
+constexpr int kPreprocessBlocks = 8;         // at once on an SM, at least: at most 64 registers
+constexpr int kMostHalvings = 2;          // MOST_HALVINGS of resampling.py
 enum OutputType { kFloat = 0, kHalf = 1, kBytes = 2 };
 
 struct __align__(8) Window {
@@ -127,7 +136,8 @@ struct __align__(8) Window {
 };
 
 // Each format is read in units; a unit's values go to shared memory as they lie in a row, kStride to a pixel, of which
-// the first three are blue, green, red. A unit is read as words where planes and pitches allow.
+// the first three are blue, green, red. A unit is read as words where planes and pitches allow. Rows and units count from
+// the image's first pixel.
 struct BgrRows {
     static constexpr int kStride = 3, kValues = 4;  // four bytes, whichever pixels they are of
     const u8 *plane;
@@ -137,12 +147,12 @@ struct BgrRows {
     __device__ __forceinline__ bool in_words(int unit) const { return words && 4 * unit + 4 <= row_bytes; }
 
     template <bool kWords>
-    __device__ __forceinline__ void load(int row, int unit, float *values) const {
+    __device__ __forceinline__ void load(int row, int unit, int *values) const {
         const u8 *at = plane + static_cast<long long>(row) * pitch + 4 * unit;
         const unsigned bytes =
             kWords ? *reinterpret_cast<const unsigned *>(at) : load_bytes(at, row_bytes - 4 * unit);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) values[i] = static_cast<float>(bytes >> 8 * i & 0xFF);
+        for (int i = 0; i < 4; ++i) values[i] = static_cast<int>(bytes >> 8 * i & 0xFF);
     }
 };
 
@@ -151,44 +161,85 @@ struct BgraRows : BgrRows {
 };
 
 struct Nv12Rows {
-    static constexpr int kStride = 3, kValues = 6;  // two pixels, which share their chroma
+    static constexpr int kStride = 3, kValues = 6;  // two pixels, which share their chroma if the first column is even
     const u8 *luma, *chroma;
-    int luma_pitch, chroma_pitch;
+    int luma_pitch, chroma_pitch, first_row, first_column;
     bool words;
 
     __device__ __forceinline__ bool in_words(int) const { return words; }
 
     template <bool kWords>
-    __device__ __forceinline__ void load(int row, int unit, float *values) const {
-        const u8 *y = luma + static_cast<long long>(row) * luma_pitch + 2 * unit;
-        const u8 *uv = chroma + static_cast<long long>(row / 2) * chroma_pitch + 2 * unit;
-        const unsigned both = kWords ? *reinterpret_cast<const unsigned short *>(y) : load_bytes(y, 2);
-        const unsigned pair = kWords ? *reinterpret_cast<const unsigned short *>(uv) : load_bytes(uv, 2);
-        const int u = pair & 0xFF, v = pair >> 8;
+    __device__ __forceinline__ void load(int row, int unit, int *values) const {
+        const int y = first_row + row, x = first_column + 2 * unit, first = x & ~1, second = (x + 1) & ~1;
+        const u8 *luma_at = luma + static_cast<long long>(y) * luma_pitch + x;
+        const u8 *chroma_row = chroma + static_cast<long long>(y / 2) * chroma_pitch;
+        const unsigned both = kWords ? *reinterpret_cast<const unsigned short *>(luma_at) : load_bytes(luma_at, 2);
+        unsigned pairs[2];
+        pairs[0] = kWords ? *reinterpret_cast<const unsigned short *>(chroma_row + x) : load_bytes(chroma_row + first, 2);
+        pairs[1] = kWords ? pairs[0] : load_bytes(chroma_row + second, 2);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            const Bgr pixel = bgr_from_yuv(both >> 8 * i & 0xFF, u, v);
-            values[3 * i] = static_cast<float>(pixel.b);
-            values[3 * i + 1] = static_cast<float>(pixel.g);
-            values[3 * i + 2] = static_cast<float>(pixel.r);
+            const Bgr pixel = bgr_from_yuv(both >> 8 * i & 0xFF, pairs[i] & 0xFF, pairs[i] >> 8);
+            values[3 * i] = pixel.b;
+            values[3 * i + 1] = pixel.g;
+            values[3 * i + 2] = pixel.r;
         }
     }
 };
 
+// Rows that were halved so many times, both ways: each value is the rounded mean of two by two. A unit is made of as many
+// finer ones as have whole pairs of pixels.
+template <int kHalvings, class Rows>
+struct Halved {
+    using Finer = Halved<kHalvings - 1, Rows>;
+    static constexpr int kStride = Rows::kStride;
+    static constexpr int kUnits = Finer::kValues % (2 * kStride) == 0     ? 1
+                                  : 2 * Finer::kValues % (2 * kStride) == 0 ? 2
+                                                                            : 3;
+    static constexpr int kPairs = kUnits * Finer::kValues / (2 * kStride), kValues = kPairs * kStride;
+    static_assert(kPairs * 2 * kStride == kUnits * Finer::kValues, "whole pairs");
+    Finer finer;
+
+    __device__ __forceinline__ bool in_words(int unit) const { return finer.in_words(kUnits * unit + kUnits - 1); }
+
+    template <bool kWords>
+    __device__ __forceinline__ void load(int row, int unit, int *values) const {
+#pragma unroll
+        for (int k = 0; k < kValues; ++k) values[k] = 2;
+#pragma unroll(kWords ? 2 : 1)
+        for (int i = 0; i < 2; ++i) {
+            int pairs[kUnits * Finer::kValues];
+#pragma unroll
+            for (int j = 0; j < kUnits; ++j)
+                finer.template load<kWords>(2 * row + i, kUnits * unit + j, pairs + j * Finer::kValues);
+#pragma unroll
+            for (int k = 0; k < kValues; ++k) {
+                const int left = k / kStride * 2 * kStride + k % kStride;
+                values[k] += pairs[left] + pairs[left + kStride];
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < kValues; ++k) values[k] >>= 2;
+    }
+};
+
+template <class Rows>
+struct Halved<0, Rows> : Rows {};
+
 // The weighted sum of one unit of each row.
-template <bool kWords, class Rows>
+template <bool kWords, int kUnroll, class Rows>
 __device__ __forceinline__ void sum_rows(
     const Rows &source, const Window &rows, const float *weights, int unit, float *sums
 ) {
 #pragma unroll
     for (int k = 0; k < Rows::kValues; ++k) sums[k] = 0;
-#pragma unroll(kWords ? 4 : 1)
+#pragma unroll(kUnroll)
     for (int i = 0; i < rows.count; ++i) {
-        float values[Rows::kValues];
+        int values[Rows::kValues];
         source.template load<kWords>(rows.first + i, unit, values);
         const float weight = weights[i];
 #pragma unroll
-        for (int k = 0; k < Rows::kValues; ++k) sums[k] = __fmaf_rn(weight, values[k], sums[k]);
+        for (int k = 0; k < Rows::kValues; ++k) sums[k] = __fmaf_rn(weight, static_cast<float>(values[k]), sums[k]);
     }
 }
 
@@ -196,25 +247,18 @@ __device__ __forceinline__ void sum_rows(
 // pixels apart do not all read from the same few banks.
 __device__ __forceinline__ int preprocess_slot(int value) { return value + value / 32; }
 
-template <class Rows>
-__device__ __forceinline__ void preprocess(
-    const Rows &source, const Window *row_windows, const float *row_weights, int row_taps, const Window *column_windows,
-    const float *column_weights, const Window *spans, void *out, int output_type, int width, int pad, int swap_red_blue,
-    float scale0, float scale1, float scale2, float offset0, float offset1, float offset2
+// The weighted sum of one channel's window, for each thread that has one. `shared` are the sums of a stretch's rows.
+template <int kHalvings, class Rows>
+__device__ __forceinline__ float sum_window(
+    const Rows &frame, const Window &rows, const float *row_weights, const Window &columns, const float *column_weights,
+    int width, const Window &span, int channel, float *shared
 ) {
-    constexpr int kValues = Rows::kValues, kStride = Rows::kStride;
+    using Image = Halved<kHalvings, Rows>;
+    constexpr int kValues = Image::kValues, kStride = Image::kStride, kUnroll = kHalvings == 0 ? 4 : kHalvings == 1 ? 2 : 1;
     static_assert(kStretch % kValues == 0, "a stretch is of whole units");
-    __shared__ float sums[kStretch + kStretch / 32];
+    const Image image = {frame};
 
-    const int y = blockIdx.y, thread = threadIdx.x;
-    const Window rows = row_windows[y], span = spans[blockIdx.x];
-    const float *weights_of_rows = row_weights + y * row_taps;
-
-    const int x = blockIdx.x * kColumns + thread % kColumns, channel = thread / kColumns;
-    Window columns = {0, 0};
-    if (channel < 3 && x < width) columns = column_windows[x];
-
-    // In values, from the beginning of a source row.
+    // In values, from the beginning of the image's row.
     const int end = ceil_div((span.first + span.count) * kStride, kValues) * kValues;
     int tap = 0, at = columns.first * kStride + channel;
     float sum = 0;
@@ -222,33 +266,58 @@ __device__ __forceinline__ void preprocess(
     int begin = rows.count > 0 ? span.first * kStride / kValues * kValues : end;
     for (; begin < end; begin += kStretch) {
         const int length = min(end - begin, kStretch);
-        for (int unit = thread; unit < length / kValues; unit += kPreprocessThreads) {
+        for (int unit = threadIdx.x; unit < length / kValues; unit += kPreprocessThreads) {
             float of_unit[kValues];
             const int from = begin / kValues + unit;
-            if (source.in_words(from))
-                sum_rows<true>(source, rows, weights_of_rows, from, of_unit);
+            if (image.in_words(from))
+                sum_rows<true, kUnroll>(image, rows, row_weights, from, of_unit);
             else
-                sum_rows<false>(source, rows, weights_of_rows, from, of_unit);
+                sum_rows<false, 1>(image, rows, row_weights, from, of_unit);
 #pragma unroll
-            for (int k = 0; k < kValues; ++k) sums[preprocess_slot(unit * kValues + k)] = of_unit[k];
+            for (int k = 0; k < kValues; ++k) shared[preprocess_slot(unit * kValues + k)] = of_unit[k];
         }
         __syncthreads();
         for (; tap < columns.count && at < begin + length; ++tap, at += kStride)
-            sum = __fmaf_rn(column_weights[tap * width + x], sums[preprocess_slot(at - begin)], sum);
+            sum = __fmaf_rn(column_weights[tap * width], shared[preprocess_slot(at - begin)], sum);
         __syncthreads();
     }
+    return sum;
+}
+
+template <class Rows>
+__device__ __forceinline__ void preprocess(
+    const Rows &frame, int halvings, const Window *row_windows, const float *row_weights, int row_taps,
+    const Window *column_windows, const float *column_weights, float share, const Window *spans, void *out,
+    int output_type, int width, int pad, int swap_red_blue, float scale0, float scale1, float scale2, float offset0,
+    float offset1, float offset2
+) {
+    __shared__ float shared[kStretch + kStretch / 32];
+
+    const int y = blockIdx.y, x = blockIdx.x * kColumns + threadIdx.x % kColumns, channel = threadIdx.x / kColumns;
+    const Window rows = row_windows[y], span = spans[blockIdx.x];
+    Window columns = {0, 0};
+    if (channel < 3 && x < width) columns = column_windows[x];
+
+    const auto sum_after = [&](auto halved) {
+        return sum_window<halved.value>(
+            frame, rows, row_weights + y * row_taps, columns, column_weights + x, width, span, channel, shared
+        );
+    };
+    const float sum = halvings == 0   ? sum_after(Constant<0>())
+                      : halvings == 1 ? sum_after(Constant<1>())
+                                      : sum_after(Constant<kMostHalvings>());
     if (channel >= 3 || x >= width) return;
 
     const bool seen = rows.count > 0 && columns.count > 0;
-    const float pixel = seen ? fminf(fmaxf(sum, 0.0f), 255.0f) : static_cast<float>(pad);
+    const int pixel = seen ? __float2int_rn(fminf(fmaxf(__fmul_rn(share, sum), 0.0f), 255.0f)) : pad;
     const int plane = swap_red_blue ? 2 - channel : channel;
     if (output_type == kBytes) {
-        static_cast<u8 *>(out)[(y * width + x) * 3 + plane] = static_cast<u8>(__float2int_rn(pixel));
+        static_cast<u8 *>(out)[(y * width + x) * 3 + plane] = static_cast<u8>(pixel);
         return;
     }
     const float scale = plane == 0 ? scale0 : plane == 1 ? scale1 : scale2;
     const float offset = plane == 0 ? offset0 : plane == 1 ? offset1 : offset2;
-    const float value = __fsub_rn(__fmul_rn(pixel, scale), offset);  // rounded twice, as NumPy does
+    const float value = __fsub_rn(__fmul_rn(static_cast<float>(pixel), scale), offset);  // rounded twice, as NumPy does
     const int index = (plane * static_cast<int>(gridDim.y) + y) * width + x;
     if (output_type == kHalf)
         static_cast<half_bits *>(out)[index] = half_from_float(value);
@@ -256,34 +325,36 @@ __device__ __forceinline__ void preprocess(
         static_cast<float *>(out)[index] = value;
 }
 
-// What the three entry points have in common: the grid is (width / kColumns, height) of the output. `words`: planes and
-// pitches are aligned to 4 bytes, of NV12 to 2. row_weights is [height, row_taps], column_weights [taps, width]; spans are
-// the source columns of each block, [width / kColumns].
+// What the three entry points have in common: the grid is (width / kColumns, height) of the output. `words`: planes,
+// pitches and first_column are aligned to 4 bytes, of NV12 to 2. row_weights is [height, row_taps], column_weights
+// [taps, width]; windows count in pixels of the image; spans are its columns for each block, [width / kColumns].
 #define PREPROCESS_PARAMETERS                                                                                          \
-    const Window *row_windows, const float *row_weights, int row_taps, const Window *column_windows,                   \
-        const float *column_weights, const Window *spans, void *out, int output_type, int width, int pad,              \
-        int swap_red_blue, float scale0, float scale1, float scale2, float offset0, float offset1, float offset2
+    int words, int halvings, int first_row, int first_column, const Window *row_windows, const float *row_weights,     \
+        int row_taps, const Window *column_windows, const float *column_weights, float share, const Window *spans,     \
+        void *out, int output_type, int width, int pad, int swap_red_blue, float scale0, float scale1, float scale2,   \
+        float offset0, float offset1, float offset2
 #define PREPROCESS_ARGUMENTS                                                                                           \
-    row_windows, row_weights, row_taps, column_windows, column_weights, spans, out, output_type, width, pad,           \
-        swap_red_blue, scale0, scale1, scale2, offset0, offset1, offset2
+    halvings, row_windows, row_weights, row_taps, column_windows, column_weights, share, spans, out, output_type,      \
+        width, pad, swap_red_blue, scale0, scale1, scale2, offset0, offset1, offset2
 
-extern "C" __global__ void __launch_bounds__(kPreprocessThreads)
-    preprocess_bgr(const u8 *plane, int pitch, int row_bytes, int words, PREPROCESS_PARAMETERS) {
-    const BgrRows rows = {plane, pitch, row_bytes, words != 0};
-    preprocess(rows, PREPROCESS_ARGUMENTS);
+extern "C" __global__ void __launch_bounds__(kPreprocessThreads, kPreprocessBlocks)
+    preprocess_bgr(const u8 *plane, int pitch, int row_bytes, PREPROCESS_PARAMETERS) {
+    const u8 *first = plane + static_cast<long long>(first_row) * pitch + 3 * first_column;
+    const BgrRows frame = {first, pitch, row_bytes - 3 * first_column, words != 0};
+    preprocess(frame, PREPROCESS_ARGUMENTS);
 }
 
-extern "C" __global__ void __launch_bounds__(kPreprocessThreads)
-    preprocess_bgra(const u8 *plane, int pitch, int row_bytes, int words, PREPROCESS_PARAMETERS) {
-    const BgraRows rows = {{plane, pitch, row_bytes, words != 0}};
-    preprocess(rows, PREPROCESS_ARGUMENTS);
+extern "C" __global__ void __launch_bounds__(kPreprocessThreads, kPreprocessBlocks)
+    preprocess_bgra(const u8 *plane, int pitch, int row_bytes, PREPROCESS_PARAMETERS) {
+    const u8 *first = plane + static_cast<long long>(first_row) * pitch + 4 * first_column;
+    const BgraRows frame = {{first, pitch, row_bytes - 4 * first_column, words != 0}};
+    preprocess(frame, PREPROCESS_ARGUMENTS);
 }
 
-extern "C" __global__ void __launch_bounds__(kPreprocessThreads) preprocess_nv12(
-    const u8 *luma, int luma_pitch, const u8 *chroma, int chroma_pitch, int words, PREPROCESS_PARAMETERS
-) {
-    const Nv12Rows rows = {luma, chroma, luma_pitch, chroma_pitch, words != 0};
-    preprocess(rows, PREPROCESS_ARGUMENTS);
+extern "C" __global__ void __launch_bounds__(kPreprocessThreads, kPreprocessBlocks)
+    preprocess_nv12(const u8 *luma, int luma_pitch, const u8 *chroma, int chroma_pitch, PREPROCESS_PARAMETERS) {
+    const Nv12Rows frame = {luma, chroma, luma_pitch, chroma_pitch, first_row, first_column, words != 0};
+    preprocess(frame, PREPROCESS_ARGUMENTS);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -869,10 +940,6 @@ __device__ __forceinline__ unsigned bits_in(Range range, int offset, int count) 
 }
 
 // Calls draw(whole, by_heat) with both as constants, so that the rows are drawn without asking.
-template <bool kValue>
-struct Constant {
-    static constexpr bool value = kValue;
-};
 template <class Draw>
 __device__ __forceinline__ void with_constants(bool whole, bool by_heat, Draw draw) {
     if (whole && by_heat)

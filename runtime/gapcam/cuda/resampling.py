@@ -1,9 +1,10 @@
-"""A resize as two tables of weights, one a side: what `gapcam.preprocessing` does in steps, as one weighted sum.
+"""A resize as some halvings and two tables of weights, one a side: what `gapcam.preprocessing` does in steps.
 
-    out[y, x] = sum_i sum_j  w_y[i] w_x[j] source[first_y + i, first_x + j]
+    out[y, x] = share * sum_i sum_j  w_y[i] w_x[j] image[first_y + i, first_x + j]
 
-Halving, area averaging and interpolation are all separable and linear, so that a chain of them is one table. Weights
-are OpenCV's, in float64, where its uint8 images take fixed-point ones of 11 bits and round to uint8 after each step.
+Area averaging and interpolation are separable and linear, so that both sides' are one sum. Halvings come before it and
+round to uint8, as OpenCV's do. Weights are OpenCV's, in float64; where a side grows, OpenCV's own have 11 bits, and
+where the other shrinks, it rounds to uint8 between the two.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from gapcam.contract import Interpolation
 _AREA_SLIVER = 1e-3  # OpenCV leaves out what covers less of a pixel (computeResizeAreaTab)
 _CUBIC_A = -0.75  # OpenCV's, of Keys 1981
 _TAPS = {"nearest": 1, "bilinear": 2, "bicubic": 4, "lanczos": 8}
+
+
+MOST_HALVINGS = 2
+"""That the kernel does: kMostHalvings of kernels.cu. Further ones are in the tables, unrounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,26 @@ class Windows:
         return matrix
 
 
-def resampling(
-    source: tuple[int, int], target: tuple[int, int], interpolation: Interpolation
-) -> tuple[Windows, Windows]:
-    """The tables of rows and columns for a resize, as `gapcam.preprocessing` does it.
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """A resize.
+
+    Attributes:
+        halvings: how often the source is halved, both ways, before it is summed: means of 2 x 2, (sum + 2) >> 2.
+        rows: windows of what is left.
+        columns: the same.
+        share: the factor of the sum. Where both sides shrink by whole numbers all weights are 1, and it is one over the
+            pixels that are averaged: so OpenCV rounds once, and ties go to the even.
+    """
+
+    halvings: int
+    rows: Windows
+    columns: Windows
+    share: float
+
+
+def resampling(source: tuple[int, int], target: tuple[int, int], interpolation: Interpolation) -> Resampling:
+    """The halvings and the tables of rows and columns for a resize, as `gapcam.preprocessing` does it.
 
     Sides that shrink are averaged by area, after as many halvings of both sides as go without a rest; sides that grow
     are interpolated as named, with half-pixel centres. "nearest" picks pixels, whatever the size.
@@ -60,11 +81,26 @@ def resampling(
     if interpolation != "nearest":
         while height % 2 == width % 2 == 0 and height >= 4 * target[0] and width >= 4 * target[1]:
             height, width, halvings = height // 2, width // 2, halvings + 1
-    rows, columns = (
-        _halved(_side(source, target, interpolation), halvings)
-        for source, target in ((height, target[0]), (width, target[1]))
-    )
-    return rows, columns
+        if (height, width) == (2 * target[0], 2 * target[1]):  # cv2.INTER_AREA rounds this average so, too
+            height, width, halvings = height // 2, width // 2, halvings + 1
+    rows = _side(height, target[0], interpolation)
+    columns = _side(width, target[1], interpolation)
+    share = 1.0
+    if interpolation != "nearest" and _is_whole(height, target[0]) and _is_whole(width, target[1]):
+        share = 1 / float(rows.count[0] * columns.count[0])
+        rows, columns = _unweighted(rows), _unweighted(columns)
+    unrounded = max(halvings - MOST_HALVINGS, 0)
+    return Resampling(halvings - unrounded, _halved(rows, unrounded), _halved(columns, unrounded), share)
+
+
+def _is_whole(source: int, target: int) -> bool:
+    """Whether OpenCV finds that a side shrinks by a whole number, or not at all, as it reckons."""
+    scale = 1 / (target / source)
+    return source >= target and abs(scale - round(scale)) < float(np.finfo(np.float64).eps)
+
+
+def _unweighted(side: Windows) -> Windows:
+    return Windows(side.first, side.count, np.ones_like(side.weights))
 
 
 def _side(source: int, target: int, interpolation: Interpolation) -> Windows:

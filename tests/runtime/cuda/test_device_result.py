@@ -1,7 +1,7 @@
 """Results of a session on a device: the same as NumPy's, whatever happens meanwhile.
 
-Where results are compared closely, the reference has the very input that the kernels preprocessed; what those round
-less than OpenCV is the matter of test_preprocess.py.
+Where results are compared closely, the reference has the very input that the kernels preprocessed; in what
+that differs from OpenCV's is the matter of test_preprocess.py.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def assert_same_overlay(
     difference = np.abs(got.astype(int) - picture.astype(int)).max(axis=-1)
     assert difference.max() <= (6 if ties else 1)
     assert (difference > 1).sum() <= ties * reach[0] * reach[1]
-    assert ties < 0.05 * part.size
+    assert ties < 0.1 * part.size  # the small models' maps are multiples of a byte, so that some are
 
 
 LOOKS: list[dict[str, Any]] = [
@@ -204,23 +204,17 @@ def test_a_photograph_through_a_real_network_is_explained_as_on_the_cpu(
         result, expected = session(cat), on_cpu(cat)
         closely = reference(session, backend, cat)
         assert [entry.index for entry in result.top] == [entry.index for entry in expected.top]
-        np.testing.assert_allclose(result.scores, expected.scores, atol=0.01)
-        assert _iou(result.boxes()[0], expected.boxes()[0]) > 0.8
+        # A few pixels of the input are ties, which float32 rounds otherwise (test_preprocess.py).
+        np.testing.assert_allclose(result.logits, expected.logits, rtol=0, atol=2e-3)
+        np.testing.assert_allclose(result.scores, expected.scores, rtol=0, atol=1e-4)
+        assert result.boxes() == expected.boxes()
         for index in (result.top[0].index, result.top[4].index):
-            # The preprocessing's rounding, through the network.
-            assert np.corrcoef(result.map(index).ravel(), expected.map(index).ravel())[0, 1] > 0.999
             scale = np.abs(closely.map(index)).max()
+            np.testing.assert_allclose(result.map(index), expected.map(index), rtol=0, atol=1e-3 * scale)
             np.testing.assert_allclose(result.map(index), closely.map(index), rtol=0, atol=1e-5 * scale)
             np.testing.assert_allclose(result.heatmap(index), closely.heatmap(index), atol=1e-4)
             assert_same_overlay(result.overlay(index), closely, index)
         assert result.boxes() == closely.boxes()
-
-
-def _iou(one: gapcam.Box, other: gapcam.Box) -> float:
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    both = max(width, 0) * max(height, 0)
-    return both / (one.area + other.area - both)
 
 
 # Formats, and frames on the device.

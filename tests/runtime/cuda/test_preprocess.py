@@ -17,7 +17,7 @@ import gapcam
 from gapcam.cuda.device_array import DeviceArray
 from gapcam.cuda.device_frame import FrameLayout
 from gapcam.cuda.preprocess import Preprocessor
-from gapcam.cuda.resampling import resampling
+from gapcam.cuda.resampling import MOST_HALVINGS, resampling
 from gapcam.geometry import place
 
 FORMATS = ("bgr", "bgra", "nv12")
@@ -26,6 +26,8 @@ RESIZES = ("squash", "crop", "letterbox")
 # What OpenCV's fixed-point weights of 11 bits and the rounding to uint8 that follows can differ by, in grey levels:
 # half a level for the rounding, and for each tap of both sides half a step of its weight, of 255 levels.
 FIXED_POINT = {"nearest": 0.0, "bilinear": 1.0, "bicubic": 1.25, "lanczos": 2.25}
+NEAR_A_TIE = 1e-3
+"""Of a level: nearer than that to half way between two, float32's sums may go to either."""
 PIXELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
 """A normalisation that leaves pixels as they are."""
 
@@ -61,53 +63,57 @@ def run(
 
 @dataclass
 class Exact:
-    """What the kernel computes, in float64, and how far from it float32 sums and the reference may be."""
+    """What the kernel computes, in float64 until it rounds, and how far from that the reference may be."""
 
     pixels: np.ndarray
-    float32_error: float
     reference_error: float
 
 
 def exact(bgr: np.ndarray, how: gapcam.Preprocessing) -> Exact:
-    """Pixels [H,W,3] BGR by matrix products, clipped, with the bars of a letterbox."""
+    """Pixels [H,W,3] BGR by means of 2 x 2 and matrix products, clipped, with the bars of a letterbox."""
     placement = place(bgr.shape[:2], how)
     seen, target = placement.frame_rect, placement.input_rect
-    rows, columns = resampling((seen.height, seen.width), (target.height, target.width), how.interpolation)
-    by_rows, by_columns = rows.matrix(seen.height), columns.matrix(seen.width)
-    source = bgr[seen.rows, seen.columns].astype(np.float64)
-    resized = np.moveaxis(by_rows @ np.moveaxis(source, 2, 0) @ by_columns.T, 0, 2)
+    resized = resampling((seen.height, seen.width), (target.height, target.width), how.interpolation)
+    image = bgr[seen.rows, seen.columns].astype(np.int64)
+    for _ in range(resized.halvings):
+        image = (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2] + 2) // 4
+    by_rows, by_columns = resized.rows.matrix(len(image)), resized.columns.matrix(image.shape[1])
+    source = np.moveaxis(image.astype(np.float64), 2, 0)
     pixels = np.full((*how.size, 3), how.pad, np.float64)
-    pixels[target.rows, target.columns] = np.clip(resized, 0, 255)
+    sums = np.moveaxis(by_rows @ source @ by_columns.T, 0, 2) * resized.share
+    pixels[target.rows, target.columns] = np.clip(sums, 0, 255)
 
-    gain = np.abs(by_rows).sum(axis=1).max() * np.abs(by_columns).sum(axis=1).max()
-    # Each multiply-add rounds once, each weight once.
-    operations = rows.count.max() + columns.count.max() + 4
-    steps, fixed_point = 0.0, 0.0
+    error = 0.0
     if how.interpolation != "nearest":
-        height, width = seen.height, seen.width
+        height, width, halvings = seen.height, seen.width, 0
         while height % 2 == width % 2 == 0 and height >= 4 * target.height and width >= 4 * target.width:
-            height, width, steps = height // 2, width // 2, steps + 0.5
-        if height > target.height or width > target.width:
-            steps += 0.5
+            height, width, halvings = height // 2, width // 2, halvings + 1
+        halvings += (height, width) == (2 * target.height, 2 * target.width)
+        error += 0.5 * max(halvings - MOST_HALVINGS, 0)
         if height < target.height or width < target.width:
-            fixed_point = FIXED_POINT[how.interpolation]
-    return Exact(pixels, float(operations * 2.0**-24 * 255 * gain), steps * gain + fixed_point)
+            gain = np.abs(by_rows).sum(axis=1).max() * np.abs(by_columns).sum(axis=1).max()
+            between = height > target.height or width > target.width
+            error += FIXED_POINT[how.interpolation] + 0.5 * gain * between
+    return Exact(pixels, float(error))
 
 
-def check(driver: HostDriver, frame: np.ndarray, frame_format: str, how: dict[str, object], **placing: int) -> None:
-    """Float32 within rounding of float64, uint8 its rounding, both within the bound of the reference."""
+def check(driver: HostDriver, frame: np.ndarray, frame_format: str, how: dict[str, object], **placing: int) -> int:
+    """Float64's rounding and the reference, but for ties and what Preprocessor says. In how many values it differs."""
     bgr = as_bgr(frame, frame_format)
     floats = gapcam.Preprocessing(color="bgr", **PIXELS, **how)  # type: ignore[arg-type]
     embedded = gapcam.Preprocessing(color="bgr", embedded=True, **how)  # type: ignore[arg-type]
     oracle = exact(bgr, floats)
-    got = np.moveaxis(run(driver, frame, frame_format, floats, **placing), 0, 2)
-    error = np.abs(got - oracle.pixels).max()
-    assert error <= oracle.float32_error, (error, oracle.float32_error)
-    rounded = run(driver, frame, frame_format, embedded, np.uint8, **placing)
-    np.testing.assert_array_equal(rounded, np.rint(got).astype(np.uint8))
-    reference = gapcam.preprocess(bgr, embedded).astype(np.float64)
-    difference = np.abs(got - reference).max()
-    assert difference <= oracle.reference_error + oracle.float32_error, (difference, oracle.reference_error)
+    got = run(driver, frame, frame_format, embedded, np.uint8, **placing)
+    assert np.abs(got - oracle.pixels).max() <= 0.5 + NEAR_A_TIE
+    np.testing.assert_array_equal(np.moveaxis(run(driver, frame, frame_format, floats, **placing), 0, 2), got)
+    difference = np.abs(got.astype(int) - gapcam.preprocess(bgr, embedded))
+    if oracle.reference_error:
+        assert difference.max() <= np.floor(oracle.reference_error + 0.5)
+    else:
+        assert difference.max() <= 1
+        ties = np.abs(oracle.pixels % 1 - 0.5) <= NEAR_A_TIE
+        assert not difference[~ties].any()
+    return int(np.count_nonzero(difference))
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -159,10 +165,56 @@ def test_any_geometry_pitch_and_address(
 
 
 @pytest.mark.parametrize("frame_format", FORMATS)
-@pytest.mark.parametrize("size", [(1080, 1920), (2160, 3840)])
-def test_video_sizes_with_halvings(driver: HostDriver, size: tuple[int, int], frame_format: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "halvings"), [((480, 640), 0), ((720, 1280), 0), ((1080, 1920), 1), ((2160, 3840), 2)]
+)
+def test_of_a_camera_frame_only_ties_differ(
+    driver: HostDriver, size: tuple[int, int], halvings: int, frame_format: str
+) -> None:
+    """Noise has a tie for each denominator of the weights: 1080p 135 by 30, so one in 4050, of which some differ."""
+    assert resampling(size, (224, 224), "bilinear").halvings == halvings
     frame = random_frame(np.random.default_rng(1), FrameLayout(frame_format, *size))
-    check(driver, frame, frame_format, {"size": (224, 224)})
+    differ = check(driver, frame, frame_format, {"size": (224, 224)})
+    assert differ <= (1e-3 if size == (480, 640) else 2e-4) * 224 * 224 * 3
+
+
+@pytest.mark.parametrize("frame_format", FORMATS)
+@pytest.mark.parametrize(
+    "size", [(37, 45), (74, 90), (148, 180), (296, 720), (111, 90), (148, 90), (37, 270), (222, 180)]
+)
+def test_averages_of_whole_pixels_are_equal_to_the_reference(
+    driver: HostDriver, size: tuple[int, int], frame_format: str
+) -> None:
+    """Ties, too, of which 2 x 2 go up and all others to the even."""
+    if frame_format == "nv12" and (size[0] % 2 or size[1] % 2):
+        pytest.skip("NV12 has even sides")
+    frame = random_frame(np.random.default_rng(6), FrameLayout(frame_format, *size))
+    assert check(driver, frame, frame_format, {"size": (37, 45)}) == 0
+
+
+@pytest.mark.parametrize("frame_format", FORMATS)
+@pytest.mark.parametrize(("seen", "halvings"), [(38, 1), (76, 2)])
+@pytest.mark.parametrize(("above", "left"), [(0, 1), (1, 0), (3, 5), (2, 6), (7, 4)])
+def test_a_crop_is_halved_from_its_own_first_pixel(
+    driver: HostDriver, above: int, left: int, seen: int, halvings: int, frame_format: str
+) -> None:
+    """Its blocks begin in odd rows and columns of the frame, too, where words and NV12's chroma do not."""
+    assert resampling((seen, seen), (9, 9), "bilinear").halvings == halvings
+    frame = random_frame(np.random.default_rng(7), FrameLayout(frame_format, seen + 2 * above, seen + 2 * left))
+    # The crop is the largest square, times crop_pct.
+    crop_pct = seen / (seen + 2 * min(above, left))
+    how = {"size": (9, 9), "resize": "crop", "crop_pct": crop_pct}
+    rect = place((seen + 2 * above, seen + 2 * left), gapcam.Preprocessing(**how)).frame_rect  # type: ignore[arg-type]
+    assert rect == (left, above, seen, seen)
+    for misaligned in range(2):
+        assert check(driver, frame, frame_format, how, misaligned=misaligned) <= 2
+
+
+@pytest.mark.parametrize("frame_format", FORMATS)
+def test_more_halvings_than_the_kernel_has_are_averaged_unrounded(driver: HostDriver, frame_format: str) -> None:
+    frame = random_frame(np.random.default_rng(8), FrameLayout(frame_format, 1152, 640))
+    for size in ((18, 10), (9, 10), (12, 7), (144, 80)):  # the reference halves 6, 6, 5 and 3 times
+        assert 0 < check(driver, frame, frame_format, {"size": size}) <= 0.5 * size[0] * size[1] * 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9000), (9000, 1), (3, 20_000)])
@@ -215,17 +267,21 @@ def test_every_colour_of_nv12_is_converted_as_opencv_does(driver: HostDriver) ->
             np.testing.assert_array_equal(got, cv2.cvtColor(frame, cv2.COLOR_YUV2BGR_NV12))
 
 
+@pytest.mark.parametrize("size", [(720, 1280), (1080, 1920)])
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("name", ["chelsea", "astronaut", "coffee", "rocket"])
-def test_photographs_differ_by_one_level_at_most(driver: HostDriver, name: str, resize: str) -> None:
+def test_photographs_are_preprocessed_as_by_the_reference(
+    driver: HostDriver, name: str, resize: str, size: tuple[int, int]
+) -> None:
+    """With the normalisation of a network: all but a few ties to the last bit."""
     from gapcam_export.photographs import photograph
 
-    frame = cv2.resize(photograph(name), (1280, 720), interpolation=cv2.INTER_CUBIC)
+    frame = cv2.resize(photograph(name), size[::-1], interpolation=cv2.INTER_CUBIC)
     check(driver, frame, "bgr", {"size": (224, 224), "resize": resize})
-    how = gapcam.Preprocessing(size=(224, 224), color="bgr", embedded=True, resize=resize)
-    difference = np.abs(run(driver, frame, "bgr", how, np.uint8).astype(int) - gapcam.preprocess(frame, how))
-    assert difference.mean() <= 0.3
-    assert difference.max() <= 1
+    how = gapcam.Preprocessing(size=(224, 224), resize=resize)
+    got, expected = run(driver, frame, "bgr", how), gapcam.preprocess(frame, how)
+    assert np.count_nonzero(got != expected) <= 3e-4 * got.size
+    assert np.abs(got - expected).max() <= 1.001 / (255 * min(how.std))
 
 
 def test_real_images(driver: HostDriver, data: Path) -> None:

@@ -28,12 +28,14 @@ def opencv_matrix(source: int, target: int, flag: int) -> np.ndarray:
 @settings(deadline=None, max_examples=300)
 def test_one_side_is_opencvs_resize(source: int, target: int, interpolation: str) -> None:
     # The other side is odd, so that nothing is halved.
-    rows, columns = resampling((source, 1), (target, 1), interpolation)
+    resized = resampling((source, 1), (target, 1), interpolation)
+    assert resized.halvings == 0
     flag = cv2.INTER_AREA if target < source else FLAGS[interpolation]
     # OpenCV's weights are float32; where a side grows, so are the positions (in pixels) from which they are computed.
     tolerance = 1e-6 if target < source else 1e-6 + 2 * source * 2.0**-23
-    np.testing.assert_allclose(rows.matrix(source), opencv_matrix(source, target, flag), atol=tolerance)
-    assert columns.matrix(1) == 1
+    matrix = resized.rows.matrix(source) * resized.share
+    np.testing.assert_allclose(matrix, opencv_matrix(source, target, flag), atol=tolerance)
+    assert resized.columns.matrix(1) == 1
 
 
 @pytest.mark.parametrize("source", [*range(1, 60), 224, 1080, 1920])
@@ -41,7 +43,7 @@ def test_nearest_picks_opencvs_pixel(source: int) -> None:
     indices = np.arange(source, dtype=np.float32)[None]
     for target in (*range(1, 60), 224, 300):
         expected = cv2.resize(indices, (target, 1), interpolation=cv2.INTER_NEAREST)[0]
-        _, columns = resampling((1, source), (1, target), "nearest")
+        columns = resampling((1, source), (1, target), "nearest").columns
         np.testing.assert_array_equal(columns.first, expected)
         assert (columns.count == 1).all()
         assert (columns.weights == 1).all()
@@ -54,19 +56,37 @@ def test_nearest_picks_opencvs_pixel(source: int) -> None:
         ((2160, 3840), (224, 224), 2),
         ((1080, 1922), (224, 224), 1),
         ((45, 80), (9, 9), 0),
+        ((448, 448), (224, 224), 1),
+        ((448, 449), (224, 224), 0),
     ],
 )
-def test_halvings_are_in_the_table(source: tuple[int, int], target: tuple[int, int], halvings: int) -> None:
-    """Each weight is shared by blocks of 2^n pixels, as many as the reference halves."""
-    block = 1 << halvings
-    for side, windows in zip(range(2), resampling(source, target, "bilinear"), strict=True):
-        matrix = windows.matrix(source[side]).reshape(target[side], -1, block)
+def test_the_tables_are_of_what_the_reference_has_left_after_its_halvings(
+    source: tuple[int, int], target: tuple[int, int], halvings: int
+) -> None:
+    resized = resampling(source, target, "bilinear")
+    assert resized.halvings == halvings
+    for side, windows in enumerate((resized.rows, resized.columns)):
+        left = source[side] >> halvings
+        expected = opencv_matrix(left, target[side], cv2.INTER_AREA)
+        np.testing.assert_allclose(windows.matrix(left), expected, atol=1e-6)
+
+
+def test_halvings_beyond_the_kernels_are_in_the_table() -> None:
+    """Each weight is shared by blocks of 4 x 4 pixels."""
+    resized = resampling((2160, 3840), (64, 64), "bilinear")  # the reference halves four times, to 135 x 240
+    assert resized.halvings == 2
+    for windows, left in ((resized.rows, 540), (resized.columns, 960)):
+        matrix = windows.matrix(left).reshape(64, -1, 4)
         assert (matrix == matrix[..., :1]).all()
-        expected = opencv_matrix(source[side] >> halvings, target[side], cv2.INTER_AREA)
-        np.testing.assert_allclose(matrix.sum(axis=2), expected, atol=1e-6)
-        if source[side] % (2 * block) == 0:
-            finer = matrix.reshape(target[side], -1, 2 * block)
-            assert (finer != finer[..., :1]).any()
+        np.testing.assert_allclose(matrix.sum(axis=2), opencv_matrix(left // 4, 64, cv2.INTER_AREA), atol=1e-6)
+
+
+@pytest.mark.parametrize(("source", "target"), [((9, 20), (3, 5)), ((6, 5), (2, 5)), ((12, 30), (4, 30))])
+def test_sides_that_shrink_by_whole_numbers_are_counted(source: tuple[int, int], target: tuple[int, int]) -> None:
+    resized = resampling(source, target, "bilinear")
+    assert resized.share == 1 / ((source[0] // target[0]) * (source[1] // target[1]))
+    for windows in (resized.rows, resized.columns):
+        assert set(windows.weights.ravel()) == {1.0}
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), st.integers(1, 40), GROWING)
@@ -74,11 +94,14 @@ def test_halvings_are_in_the_table(source: tuple[int, int], target: tuple[int, i
 def test_weights_sum_to_one_and_windows_lie_in_the_source_in_order(
     height: int, width: int, target_height: int, target_width: int, interpolation: str
 ) -> None:
-    for source, windows in zip(
-        (height, width), resampling((height, width), (target_height, target_width), interpolation), strict=True
-    ):
+    resized = resampling((height, width), (target_height, target_width), interpolation)
+    total = 1.0
+    for side, windows in ((height, resized.rows), (width, resized.columns)):
         assert (windows.count >= 1).all()
         assert (windows.first >= 0).all()
-        assert (windows.first + windows.count <= source).all()
+        assert (windows.first + windows.count <= side >> resized.halvings).all()
         assert (np.diff(windows.first) >= 0).all()
-        np.testing.assert_allclose(windows.weights.sum(axis=1), 1, atol=2e-3)  # but for slivers, which are left out
+        sums = windows.weights.sum(axis=1)
+        np.testing.assert_allclose(sums, sums[0], atol=2e-3)
+        total *= sums[0]
+    assert total * resized.share == pytest.approx(1, abs=4e-3)  # but for slivers, which are left out
