@@ -204,10 +204,14 @@ def test_any_sizes_pitches_and_addresses(driver: HostDriver, data: st.DataObject
         frame_misaligned=draw(0, 3),
         **look,
     )
-    expected = reference(frame, layout, normalize(seen_part(raw, input_size, placement)), placement, **look)
-    # So small that one level that goes the other way is more than a few in a thousand.
+    part = seen_part(raw, input_size, placement)
+    expected = reference(frame, layout, normalize(part), placement, **look)
+    # A level may go the other way where float32 cannot tell; it is part of so many pixels, of three or four bytes each.
+    unsure = 2e-3 + 255 * 4 * float(np.spacing(np.abs(raw).max())) / max(float(np.ptp(part)), 1e-6)
+    ties = int((np.abs(normalize(part).astype(np.float64) * 255 % 1 - 0.5) < unsure).sum())
+    reach = [2 * -(-side // seen) for side, seen in zip((layout.height, layout.width), part.shape, strict=True)]
     difference = np.abs(got.astype(int) - expected)
-    assert (difference > 1).sum() <= 8
+    assert (difference > 1).sum() <= 4 * ties * reach[0] * reach[1]
     assert difference.max(initial=0) <= 10
 
 
