@@ -127,7 +127,7 @@ __device__ __forceinline__ unsigned load_bytes(const u8 *at, int there) {
 constexpr int kColumns = 32;              // output columns of a block: a warp for each channel
 constexpr int kPreprocessThreads = 128;   // for the rows' sums; 96 of them are needed for the columns'
 constexpr int kStretch = 2304;            // values at a time: a frame 4000 pixels wide shrinks to 224 in one stretch
-constexpr int kPreprocessBlocks = 8;         // at once on an SM, at least: at most 64 registers
+constexpr int kPreprocessBlocks = 8;      // at once on an SM, at least: at most 64 registers
 constexpr int kMostHalvings = 2;          // MOST_HALVINGS of resampling.py
 enum OutputType { kFloat = 0, kHalf = 1, kBytes = 2 };
 
