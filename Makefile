@@ -53,6 +53,13 @@ test-gpu: $(VENV)/.dev ## run the tests that need a GPU; what the machine lacks 
 	@$(SAY) 'run the tests of the GPU'
 	@$(PY) -m pytest tests/gpu $(PYTEST_ARGS)
 
+.PHONY: test-pycuda
+test-pycuda: $(VENV)/.dev ## build PyCUDA in out/pycuda and test its driver without a GPU (a minute or two, once)
+	@$(SAY) 'build PyCUDA in out/pycuda, unless it is there'
+	@$(PY) tests/gpu/build_pycuda.py out/pycuda
+	@$(SAY) "run the GPU's tests on the host, through PyCUDA, too"
+	@PYTHONPATH="$(CURDIR)/out/pycuda" OMP_NUM_THREADS=1 $(PY) -m pytest tests/runtime/cuda/test_host_libcuda.py $(PYTEST_ARGS)
+
 .PHONY: bench-gpu
 bench-gpu: $(VENV)/.demo $(VENV)/.dev ## measure whatever the GPU offers, into benchmarks/results (GPU_ARGS="--quick")
 	@$(SAY) 'measure the GPU'
