@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import gapcam  # noqa: F401  # it keeps ONNX Runtime, which is imported after it, from reporting to its maker
+
 if TYPE_CHECKING:
     from gapcam_export._build import build
     from gapcam_export._export import export

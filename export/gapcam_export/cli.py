@@ -15,6 +15,7 @@ from rich.text import Text
 
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
+from gapcam.cli.finite_number import FiniteNumber
 from gapcam.contract import Color, Head, HeadKind, Precision, Resize, Scores
 from gapcam_export.precision.cli_options import precision_options, take_precision
 from gapcam_export.termination import termination_as_interrupt
@@ -36,8 +37,8 @@ def _split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @click.option("--pretrained", is_flag=True, help="Let torchvision or timm fetch their own weights (network).")
 @click.option("--size", nargs=2, type=int, metavar="H W", help="Height and width of the network's input, in pixels.")
 @click.option("--labels", type=click.Path(), help="Class names, one a line. ImageNet-1k's at 1000 classes.")
-@click.option("--mean", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
-@click.option("--std", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--mean", nargs=3, type=FiniteNumber(), metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--std", nargs=3, type=FiniteNumber(), metavar="A B C", help="Per channel, on the scale 0..1.")
 @click.option("--resize", type=click.Choice(get_args(Resize)), help="How a frame becomes the network's input.")
 @click.option("--color", type=click.Choice(get_args(Color)), help="Channel order that the network wants.")
 @click.option("--scores", type=click.Choice(get_args(Scores)), help="What makes scores of the logits.")

@@ -14,6 +14,7 @@ heavier than NumPy, so that a device pays for OpenCV and an inference engine onl
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,10 @@ __all__ = [
     "preprocess",
     "read_image",
 ]
+
+# A camera reports to its owner only. ONNX Runtime's official builds, from 1.29 on, send what they run and how fast to
+# their maker, beginning when they are imported: every module of gapcam that imports them is imported after this line.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _ERRORS = (name for name in __all__ if name.endswith("Error") or name == "ExitCode")
 _HOME = {

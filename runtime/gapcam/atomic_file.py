@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from gapcam.errors import DataError
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room for a file."""
+
+
+def cannot_write(path: Path | str, error: OSError) -> DataError:
+    """What to raise where the system does not write a file, with what to do."""
+    room = "make room, or " * (error.errno in FULL_DISK)
+    return DataError(f"cannot write {path}: {error.strerror or error}; {room}choose another place")
 
 
 def check_writable(path: Path) -> None:
@@ -38,9 +48,9 @@ def check_spares(path: Path, others: Iterable[Path | None]) -> None:
     Raises:
         DataError: `path` is one of `others`, perhaps by another name.
     """
-    written = path.resolve()
+    written = os.path.realpath(path)  # `resolve` raises where links go round in a circle
     for other in others:
-        if other is not None and other.resolve() == written:
+        if other is not None and os.path.realpath(other) == written:
             raise DataError(f"{path} would be written over {other}, which would be lost; name another file.")
 
 
@@ -71,4 +81,4 @@ def write_atomically(path: Path, *parts: bytes | bytearray | memoryview) -> None
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        raise cannot_write(path, error) from error

@@ -22,3 +22,7 @@ class Box(NamedTuple):
     def area(self) -> float:
         """In square pixels."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+    def to_list(self) -> list[float]:
+        """[x0, y0, x1, y1] to a hundredth of a pixel, ready for JSON."""
+        return [round(side, 2) for side in self]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -51,6 +52,21 @@ class ClassNames:
             indices = " or ".join(str(index) for index in found)
             raise ClassNotFoundError(f"{len(found)} classes are called {ref!r}; name one by its index: {indices}")
         raise ClassNotFoundError(f"there is no class called {ref!r}.{self._suggestion(ref)}")
+
+    def resolve_text(self, text: str) -> int:
+        """The index of a class that was typed: a label, or else an index.
+
+        A model of digits has labels that look like indices.
+
+        Raises:
+            ClassNotFoundError: as in `resolve`.
+        """
+        try:
+            return self.resolve(text)
+        except ClassNotFoundError:
+            if not re.fullmatch(r"-?\d{1,9}", text.strip()):
+                raise
+        return self.resolve(int(text))
 
     def resolve_each(self, refs: Sequence[ClassRef]) -> list[int]:
         """The indices of several classes, in their order; one may be named twice.

@@ -40,6 +40,10 @@ class Prediction:
     label: str
     score: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"index": self.index, "label": self.label, "score": self.score}
+
 
 class Result:
     """One frame's logits and feature maps, and what follows from them. A session makes it.
@@ -296,16 +300,16 @@ class Result:
             prediction = self.prediction(target)
             explained.append(
                 {
-                    **_fields(prediction),
+                    **prediction.to_dict(),
                     "logit": float(self.logits[prediction.index]),
-                    "boxes": [[round(side, 2) for side in box] for box in found],
+                    "boxes": [box.to_list() for box in found],
                 }
             )
         return {
             "width": width,
             "height": height,
             "exact": self.exact,
-            "top": [_fields(prediction) for prediction in self.best(count)],
+            "top": [prediction.to_dict() for prediction in self.best(count)],
             "classes": explained,
             "timings_ms": {step: round(value, 3) for step, value in self.timings_ms.items()},
         }
@@ -345,7 +349,3 @@ class Result:
             f"graph computes the rows of the best classes only, and this one has rank {rank}. Export it again with "
             f"--topk {rank} or more{way_out}"
         )
-
-
-def _fields(prediction: Prediction) -> dict[str, Any]:
-    return {"index": prediction.index, "label": prediction.label, "score": prediction.score}

@@ -256,7 +256,7 @@ class Session:
         if self._on_device is None:
             raise BackendError(f"a frame graph runs on a CUDA device, and {self._why_on_host}")
         from gapcam.cuda.device_frame import FrameLayout
-        from gapcam.cuda.look import Look
+        from gapcam.look import Look
 
         check_format(format)
         look = Look(colormap, alpha, alpha_by_heat, normalization, limits)

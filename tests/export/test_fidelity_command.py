@@ -135,7 +135,7 @@ def test_images_that_cannot_be_read_are_named_and_give_exit_code_1(a: Path, imag
         (("--threshold", 1), ExitCode.USAGE, "'--threshold'"),
         (("--min-top1", 1.5), ExitCode.USAGE, "the limit of the top-1 agreement is 1.5; give a number from 0 to 1"),
         (("--min-correlation", -2), ExitCode.USAGE, "give a number from -1 to 1"),
-        (("--min-box-iou", "nan"), ExitCode.USAGE, "the limit of the mean IoU of the boxes is nan"),
+        (("--min-box-iou", "nan"), ExitCode.USAGE, "'--min-box-iou': nan is not a finite number"),
         (("--threads", 0), ExitCode.USAGE, "'--threads'"),
         (("--threads", 5000), ExitCode.USAGE, "threads is 5000"),
         (("--worst", -1), ExitCode.USAGE, "'--worst'"),
@@ -208,7 +208,7 @@ def test_the_figures_are_printed_where_the_page_cannot_be_written(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == ExitCode.DATA
     assert json.loads(out)["fidelity"]["images"] == 6
-    assert err == f"error: cannot write {page}: File too large; choose another place\n"
+    assert err == f"error: cannot write {page}: File too large; make room, or choose another place\n"
     assert not page.exists()
 
 

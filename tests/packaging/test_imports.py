@@ -28,7 +28,8 @@ FORBIDDEN = {
     "runtime/gapcam": ABOVE_THE_RUNTIME,
     "export/gapcam_export": {"gapcam_bench"},
 }
-HEAVIER_THAN_NUMPY = ABOVE_THE_RUNTIME | {"click", "cv2", "onnxruntime", "rich"}
+CAMERA_EXTRA = {"av", "fastapi", "httpx", "paho", "prometheus_client", "starlette", "uvicorn", "websockets"}
+HEAVIER_THAN_NUMPY = ABOVE_THE_RUNTIME | CAMERA_EXTRA | {"click", "cv2", "onnxruntime", "rich"}
 
 
 def imported_packages(source: str) -> dict[str, int]:
@@ -86,13 +87,18 @@ def test_importing_gapcam_loads_nothing_heavier_than_numpy() -> None:
     assert not HEAVIER_THAN_NUMPY.intersection(loaded)
 
 
-def test_the_runtime_and_its_command_work_where_export_packages_are_absent() -> None:
+def test_the_runtime_and_its_commands_work_where_packages_of_export_and_camera_are_absent() -> None:
+    absent = (ABOVE_THE_RUNTIME | CAMERA_EXTRA) - {"gapcam_export", "gapcam_bench"}
     script = (
         "import sys\n"
-        f"sys.modules.update(dict.fromkeys({sorted(ABOVE_THE_RUNTIME - {'gapcam_export', 'gapcam_bench'})!r}))\n"
+        f"sys.modules.update(dict.fromkeys({sorted(absent)!r}))\n"
         "import gapcam\n"
         "for name in gapcam.__all__: getattr(gapcam, name)\n"
+        "import gapcam.camera\n"
+        "for name in gapcam.camera.__all__: name == 'PageServer' or getattr(gapcam.camera, name)\n"
+        "from click.testing import CliRunner\n"
         "from gapcam.cli.main import main\n"
+        "assert CliRunner().invoke(main, ['camera', '--help']).exit_code == 0\n"
         "main(['run', '--help'])\n"
     )
     ran = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)

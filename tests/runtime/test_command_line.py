@@ -181,3 +181,46 @@ def test_every_exit_code_is_documented() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
     for code in gapcam.ExitCode:
         assert f"| {int(code)} | `{code.name}` |" in documented
+
+
+def test_an_option_without_its_value_names_its_command() -> None:
+    expected = "error: Option '--device' requires an argument. See: gapcam run --help\n"
+    assert invoke("run", "m.onnx", "--device") == (2, "", expected)
+
+
+def test_an_interrupt_while_the_command_is_imported_shows_no_traceback() -> None:
+    script = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "import gapcam.cli.main\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+def test_an_error_that_a_library_made_of_ctrl_c_is_an_interrupt(
+    commands: dict[str, EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    add(commands, "need", "gapcam.cli.main:needy")
+    monkeypatch.setattr(group, "needy", raising(error), raising=False)
+    assert invoke("need") == (130, "", "error: interrupted\n")
+
+
+def test_an_error_that_says_how_to_go_on_after_ctrl_c_is_shown(
+    commands: dict[str, EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def command() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise gapcam.UsageError("stopped; the same command goes on") from None
+
+    add(commands, "need", "gapcam.cli.main:needy")
+    monkeypatch.setattr(group, "needy", command, raising=False)
+    assert invoke("need") == (2, "", "error: stopped; the same command goes on\n")

@@ -278,11 +278,11 @@ def test_clamping_changes_the_map(tmp_path: Path) -> None:
         (["--normalize", "fixed"], "limits", 2),
         (["--limits", "0", "1"], "limits", 2),
         (["--normalize", "fixed", "--limits", "1", "0"], "the lower first", 2),
-        (["--normalize", "fixed", "--limits", "nan", "1"], "limits are (nan, 1.0)", 2),
+        (["--normalize", "fixed", "--limits", "nan", "1"], "nan is not a finite number", 2),
         (["--threshold", "1"], "--threshold", 2),
-        (["--threshold", "nan"], "threshold is nan", 2),
-        (["--percentile", "nan"], "percentile is nan", 2),
-        (["--alpha", "nan"], "alpha is nan", 2),
+        (["--threshold", "nan"], "nan is not a finite number", 2),
+        (["--percentile", "nan"], "nan is not a finite number", 2),
+        (["--alpha", "nan"], "nan is not a finite number", 2),
         (["--classes=--5"], "there is no class called '--5'", 2),
         (["--classes", "9" * 5000], "there is no class called '999", 2),
         (["--threads", "99999999999"], "from 1 to 1024", 2),
@@ -338,6 +338,19 @@ def test_a_results_file_that_cannot_be_written_is_an_error_before_any_work(model
     done = gapcam_run(model, picture(tmp_path / "a.png"), "-o", tmp_path / "out")
     assert done.exit_code == 5
     assert "results.jsonl" in done.stderr
+
+
+def test_the_results_do_not_go_through_a_link_to_the_model_or_an_image(model: Path, tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    for read in (model, image):
+        before = read.read_bytes()
+        (tmp_path / "out" / "results.jsonl").symlink_to(read)
+        done = gapcam_run(model, image, "-o", tmp_path / "out")
+        assert done.exit_code == 5
+        assert f"results.jsonl would be written over {read}, which would be lost" in done.stderr
+        assert read.read_bytes() == before
+        (tmp_path / "out" / "results.jsonl").unlink()
 
 
 def broken_models(folder: Path) -> dict[str, tuple[Path, int, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gapcam.cli.finite_number import FiniteNumber, FiniteRange
 from gapcam.errors import ExitCode, VerificationError
 from gapcam_export.termination import termination_as_interrupt
 
@@ -37,7 +38,7 @@ def name_of_page(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=0.2,
     show_default=True,
     help="Boxes: keep map values above this part of the maximum.",
@@ -55,10 +56,17 @@ def name_of_page(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of one inference.  [default: every physical core]")
 @click.option("--latency/--no-latency", default=True, show_default=True, help="Whether to measure how long both take.")
-@click.option("--min-top1", type=float, metavar="PART", help="Fail where both agree on a smaller part of the images.")
-@click.option("--min-box-iou", type=float, metavar="IOU", help="Fail where the mean IoU of the boxes is smaller.")
 @click.option(
-    "--min-correlation", type=float, metavar="R", help="Fail where the maps' mean correlation (Pearson) is smaller."
+    "--min-top1", type=FiniteNumber(), metavar="PART", help="Fail where both agree on a smaller part of the images."
+)
+@click.option(
+    "--min-box-iou", type=FiniteNumber(), metavar="IOU", help="Fail where the mean IoU of the boxes is smaller."
+)
+@click.option(
+    "--min-correlation",
+    type=FiniteNumber(),
+    metavar="R",
+    help="Fail where the maps' mean correlation (Pearson) is smaller.",
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights of the network in PyTorch.")
 @click.option("--pretrained", is_flag=True, help="Let torchvision or timm fetch their own weights (network).")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
+from gapcam.cli.finite_number import FiniteNumber
 from gapcam.errors import ExitCode, UsageError
 from gapcam_export.finetune.settings import Accelerator, Augment, Hardware, Monitor, Precision, Settings
 from gapcam_export.termination import termination_as_interrupt
@@ -34,10 +35,12 @@ _DEFAULT = Settings()
 @click.option("--epochs", type=int, default=_DEFAULT.epochs, show_default=True, help="At most, in both phases.")
 @click.option("--frozen-epochs", type=int, default=_DEFAULT.frozen_epochs, show_default=True, help="Of the head alone.")
 @click.option("--batch", type=int, default=_DEFAULT.batch, show_default=True, help="Images a step, on all devices.")
-@click.option("--lr", type=float, default=_DEFAULT.lr, show_default=True, help="Learning rate of the head.")
-@click.option("--backbone-lr", type=float, default=_DEFAULT.backbone_lr, show_default=True, help="Times --lr.")
-@click.option("--weight-decay", type=float, default=_DEFAULT.weight_decay, show_default=True, help="AdamW's.")
-@click.option("--label-smoothing", type=float, default=_DEFAULT.label_smoothing, show_default=True, help="In [0, 1).")
+@click.option("--lr", type=FiniteNumber(), default=_DEFAULT.lr, show_default=True, help="Learning rate of the head.")
+@click.option("--backbone-lr", type=FiniteNumber(), default=_DEFAULT.backbone_lr, show_default=True, help="Times --lr.")
+@click.option("--weight-decay", type=FiniteNumber(), default=_DEFAULT.weight_decay, show_default=True, help="AdamW's.")
+@click.option(
+    "--label-smoothing", type=FiniteNumber(), default=_DEFAULT.label_smoothing, show_default=True, help="In [0, 1)."
+)
 @click.option("--patience", type=int, default=_DEFAULT.patience, show_default=True, help="Epochs without a better one.")
 @click.option("--monitor", type=click.Choice(get_args(Monitor)), default=_DEFAULT.monitor, show_default=True,
               help="What is better: less validation loss, or more top-1.")  # fmt: skip
@@ -45,7 +48,9 @@ _DEFAULT = Settings()
               help="Random crops and colours.")  # fmt: skip
 @click.option("--no-flip", is_flag=True, help="Mirror no images: for digits and text.")
 @click.option("--train-batch-norm", is_flag=True, help="Let BatchNorm learn statistics with the backbone.")
-@click.option("--val-fraction", type=float, default=_DEFAULT.val_fraction, show_default=True, help="Without a val/.")
+@click.option(
+    "--val-fraction", type=FiniteNumber(), default=_DEFAULT.val_fraction, show_default=True, help="Without a val/."
+)
 @click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Of split, order, augmentation.")
 @click.option("--accelerator", type=click.Choice(get_args(Accelerator)), default="auto", help="Where to train.")
 @click.option("--devices", default="auto", metavar="N|I,J", help="How many, or which GPUs; several by DDP.")

@@ -11,6 +11,7 @@ import click
 from gapcam.atomic_file import check_writable, write_atomically
 from gapcam.cli.console import progress_bar, write_line
 from gapcam.cli.console import report as say
+from gapcam.cli.finite_number import FiniteRange
 from gapcam.errors import ExitCode, GapcamError
 from gapcam_export.model_table.chosen import Chosen, chosen_models, models_named
 from gapcam_export.model_table.page import write_page
@@ -22,7 +23,7 @@ from gapcam_export.model_table.row import Row, library_versions
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The page to write; stdout by default.")
 @click.option("--only", multiple=True, metavar="NAME", help="A model's name or SOURCE; may be repeated.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Models at a time.")
-@click.option("--timeout", type=click.FloatRange(min=1), default=600, show_default=True, help="Seconds for a model.")
+@click.option("--timeout", type=FiniteRange(min=1), default=600, show_default=True, help="Seconds for a model.")
 @click.option(
     "--results",
     "folder",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gapcam.atomic_file import write_atomically
+from gapcam.child_python import child_module
 from gapcam_export.model_table.chosen import Chosen
 from gapcam_export.model_table.row import ROW_FILE, Row, is_current
 
@@ -94,7 +94,7 @@ def make_rows(
 def _start(model: Chosen, work: Path, log: Path) -> _Running:
     folder = Path(tempfile.mkdtemp(dir=work))
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "gapcam_export.model_table.row", model.source, str(folder)]
+    command = child_module("gapcam_export.model_table.row", model.source, str(folder))
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)  # noqa: S603  # our own
     return _Running(model, process, folder, time.monotonic())

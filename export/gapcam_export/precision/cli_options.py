@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from gapcam.cli.finite_number import FiniteNumber
 from gapcam.contract import CalibrationMethod, Target
 from gapcam.errors import UsageError
 from gapcam_export.comparison.cli import name_of_page
@@ -35,7 +36,7 @@ _OPTIONS = (
     click.option("--keep", multiple=True, metavar="LAYER", help="int8: a layer to leave in float32. May be repeated."),
     click.option(
         "--min-map-iou",
-        type=float,
+        type=FiniteNumber(),
         metavar="IOU",
         help="int8: leave the layers that hurt the maps most in float32 until their boxes agree so well, on average.",
     ),

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
+from gapcam.cli.finite_number import FiniteNumber
 from gapcam.contract import Color, Resize
 from gapcam_export.cli import StepDisplay
 from gapcam_export.termination import termination_as_interrupt
@@ -35,14 +36,16 @@ _INITIAL = {
 @click.option("--preset", metavar="NAME", help="A recipe of Zhou et al. 2016: alexnet, vgg16 or googlenet.")
 @click.option("--conv", type=int, metavar="CHANNELS", help="Units of a 3x3 convolution before the pooling; 0: none.")
 @click.option("--groups", type=int, default=1, show_default=True, help="Of that convolution.")
-@click.option("--dropout", type=float, default=0.0, show_default=True, help="Before the linear layer, in training.")
+@click.option(
+    "--dropout", type=FiniteNumber(), default=0.0, show_default=True, help="Before the linear layer, in training."
+)
 @click.option("--stride", type=int, help="Of the maps in pixels: later strides become dilation, weights stay.")
 @click.option("--cut-stride", type=int, help="Cut after the last maps of this stride, not after the last of all.")
 @click.option("--size", nargs=2, type=int, metavar="H W", help="Height and width of the network's input, in pixels.")
 @click.option("--classes", type=int, metavar="K", help="New classes, for a random linear layer.")
 @click.option("--labels", type=click.Path(), help="Class names, one a line.")
-@click.option("--mean", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
-@click.option("--std", nargs=3, type=float, metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--mean", nargs=3, type=FiniteNumber(), metavar="A B C", help="Per channel, on the scale 0..1.")
+@click.option("--std", nargs=3, type=FiniteNumber(), metavar="A B C", help="Per channel, on the scale 0..1.")
 @click.option("--resize", type=click.Choice(get_args(Resize)), help="How a frame becomes the network's input.")
 @click.option("--color", type=click.Choice(get_args(Color)), help="Channel order that the network wants.")
 @click.option("--checkpoint", type=click.Path(), help="Weights to load: .safetensors, or what torch.save wrote.")

@@ -21,7 +21,7 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from onnxruntime import NodeArg
 
-onnxruntime.disable_telemetry_events()  # a camera reports to its owner only
+onnxruntime.disable_telemetry_events()  # `import gapcam` came too late where others imported it before
 
 ORT_VERSION: str = onnxruntime.__version__
 

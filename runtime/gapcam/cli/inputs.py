@@ -27,25 +27,30 @@ class InputImage:
     problem: str = ""
 
 
-def find_images(arguments: Sequence[str], *, recursive: bool) -> list[InputImage]:
+def find_images(arguments: Sequence[str], *, recursive: bool, hint: bool = True) -> list[InputImage]:
     """The images that arguments name, each once, in the order of the arguments and sorted within each.
 
     A folder means its files that have an image's suffix, without overlays that an earlier run left there; `recursive`
     includes its subfolders. An argument that is no existing file or folder and has a "*", "?" or "[" is a pattern, in
     which "**" spans folders. Two paths of one file, such as a relative and an absolute one, are one image, shown as it
     was named first.
+
+    Args:
+        arguments: see above.
+        recursive: see above.
+        hint: whether the command has an option --recursive to speak of.
     """
     found: dict[str, InputImage] = {}
     for argument in arguments:
-        for image in _expanded(argument, recursive):
+        for image in _expanded(argument, recursive, hint and not recursive):
             found.setdefault(os.path.realpath(image.path), image)
     return list(found.values())
 
 
-def _expanded(argument: str, recursive: bool) -> Iterable[InputImage]:
+def _expanded(argument: str, recursive: bool, hint: bool) -> Iterable[InputImage]:
     path = Path(argument)
     if os.path.isdir(path):
-        return _in_folder(path, recursive)
+        return _in_folder(path, recursive, hint)
     if not os.path.exists(path) and glob.has_magic(argument):
         names = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         files = [InputImage(Path(name)) for name in names if os.path.isfile(name)]
@@ -53,7 +58,7 @@ def _expanded(argument: str, recursive: bool) -> Iterable[InputImage]:
     return [InputImage(path)]
 
 
-def _in_folder(folder: Path, recursive: bool) -> list[InputImage]:
+def _in_folder(folder: Path, recursive: bool, hint: bool) -> list[InputImage]:
     files: list[Path] = []
     closed: list[OSError] = []
     for where, _, names in os.walk(folder, onerror=closed.append):
@@ -67,6 +72,6 @@ def _in_folder(folder: Path, recursive: bool) -> list[InputImage]:
         for error in closed
     )
     what = "but overlays of an earlier run, which are left out" if pictures else f"({' '.join(SUFFIXES)})"
-    hint = "" if recursive else "; --recursive looks into its subfolders"
-    none = InputImage(folder, f"the folder {folder} has no images {what}{hint}")
+    cure = "; --recursive looks into its subfolders" if hint else ""
+    none = InputImage(folder, f"the folder {folder} has no images {what}{cure}")
     return sorted(images, key=lambda image: image.path) or [none]

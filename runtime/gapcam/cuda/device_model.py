@@ -17,13 +17,13 @@ from gapcam.cuda.device_array import DeviceArray
 from gapcam.cuda.device_frame import FrameLayout
 from gapcam.cuda.driver import Driver, Module
 from gapcam.cuda.lending_pool import LendingPool
-from gapcam.cuda.look import Look
 from gapcam.cuda.memory_pool import MemoryPool
 from gapcam.cuda.overlay import HeatMap, Overlay
 from gapcam.cuda.preprocess import Preprocessor
 from gapcam.cuda.workbench import Workbench
 from gapcam.geometry import Placement
 from gapcam.loaded_model import LoadedModel
+from gapcam.look import Look
 
 if TYPE_CHECKING:
     from gapcam.cuda.post_process import CudaPostProcess

@@ -25,12 +25,12 @@ from gapcam.cuda.frame_input import FrameInput, checked_input
 from gapcam.cuda.frame_work import Output
 from gapcam.cuda.inference_lane import InferenceLane, part_of_batch
 from gapcam.cuda.lending_pool import LendingPool
-from gapcam.cuda.look import Look
 from gapcam.cuda.post_process import CudaPostProcess
 from gapcam.errors import BackendError, ModelError, UsageError
 from gapcam.frame import FrameFormat
 from gapcam.geometry import place
 from gapcam.loaded_model import LoadedModel
+from gapcam.look import Look
 from gapcam.model_check import check_run
 from gapcam.result import Result
 from gapcam.step_times import StepTimes

@@ -11,12 +11,12 @@ from gapcam.cam import FloatArray, Normalization
 from gapcam.classes import ClassRef
 from gapcam.cuda.device_array import DeviceArray
 from gapcam.cuda.device_frame import DeviceFrame
-from gapcam.cuda.look import Look
 from gapcam.cuda.post_process import CudaPostProcess
 from gapcam.errors import UsageError
 from gapcam.frame import Frame
 from gapcam.geometry import Placement
 from gapcam.loaded_model import LoadedModel
+from gapcam.look import Look
 from gapcam.result import Result
 from gapcam.step_times import StepTimes
 

@@ -26,10 +26,10 @@ from gapcam.cuda.frame_copy import host_shape, upload_frame
 from gapcam.cuda.frame_graph_result import FrameGraphResult
 from gapcam.cuda.frame_input import FrameInput, checked_input
 from gapcam.cuda.frame_work import FrameWork, Output
-from gapcam.cuda.look import Look
 from gapcam.errors import BackendError, FrameError, UsageError
 from gapcam.frame import Frame
 from gapcam.geometry import Placement
+from gapcam.look import Look
 
 _CLOSED = "the frame graph is closed, or its session; make another with session.frame_graph"
 

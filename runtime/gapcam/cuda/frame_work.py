@@ -19,9 +19,9 @@ from gapcam.cuda.device_model import DeviceModel
 from gapcam.cuda.driver import Memory
 from gapcam.cuda.frame_copy import download_frame, empty_frame, host_shape
 from gapcam.cuda.inference_lane import InferenceLane
-from gapcam.cuda.look import Look
 from gapcam.errors import MapNotComputedError, UsageError
 from gapcam.frame import Frame
+from gapcam.look import Look
 from gapcam.model_check import unusable_output
 
 Output: TypeAlias = Literal["host", "device"]

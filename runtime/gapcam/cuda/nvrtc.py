@@ -9,8 +9,11 @@ from typing import Any
 
 from gapcam.errors import BackendError, MissingExtraError
 
-OPTIONS: dict[str, Any] = {"std": "c++17", "fma": False}
-"""Multiplications and additions are contracted only where the source says so: kernels give the same bits everywhere."""
+OPTIONS: dict[str, Any] = {"std": "c++17", "fma": False, "device_as_default_execution_space": True}
+"""Multiplications and additions are contracted only where the source says so: kernels give the same bits everywhere.
+
+Lambdas in kernels are device code also for NVRTC 13.0, which takes those whose arguments are `auto` for the host's.
+"""
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _PROPERTIES = re.compile(r"Function properties for (\w+)")

@@ -18,13 +18,13 @@ from gapcam.cuda.device_array import DeviceArray
 from gapcam.cuda.device_frame import DeviceFrame, FrameLayout, as_device_frame
 from gapcam.cuda.device_model import DeviceModel
 from gapcam.cuda.frame_copy import download_frame, host_shape
-from gapcam.cuda.look import Look
 from gapcam.cuda.memory_pool import give_away
 from gapcam.cuda.overlay import CannotDrawError
 from gapcam.cuda.workbench import DeviceMaps, Workbench, first
 from gapcam.errors import FrameError, UsageError
 from gapcam.frame import Frame
 from gapcam.geometry import Placement
+from gapcam.look import Look
 from gapcam.numpy_post_process import NumpyPostProcess
 from gapcam.overlay import check_out
 from gapcam.step_times import StepTimes

@@ -17,9 +17,9 @@ from gapcam.cuda.cam import Cam, CamLayout, new_cam_arrays
 from gapcam.cuda.device_array import DeviceArray
 from gapcam.cuda.device_frame import DeviceFrame, FrameLayout
 from gapcam.cuda.frame_copy import empty_frame
-from gapcam.cuda.look import Look
 from gapcam.errors import BackendError
 from gapcam.geometry import Placement
+from gapcam.look import Look
 
 if TYPE_CHECKING:
     from gapcam.cuda.device_model import DeviceModel

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gapcam.child_python import child_code
 from gapcam.doctor.facts import Answer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def ask(question: str, *, timeout_s: float = TIMEOUT_S) -> Answer:
         question: its name.
         timeout_s: when to give up, in seconds.
     """
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), question]
+    command = child_code(_CHILD, json.dumps(sys.path), question)
     try:
         done = subprocess.run(  # noqa: S603 - this Python
             command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
@@ -73,12 +74,16 @@ def answer_in_child(question: str) -> None:
 def _driver() -> dict[str, Any]:
     """libcuda by ctypes: cuInit, cuDriverGetVersion, the devices."""
     import ctypes
+    from uuid import UUID
 
     cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     number = ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(number))
     found: dict[str, Any] = {"version": number.value, "code": cuda.cuInit(0)}
-    names, capabilities, memories = [], [], []
+    names, capabilities, memories, uuids = [], [], [], []
+    ask_uuid = getattr(cuda, "cuDeviceGetUuid_v2", None) or getattr(
+        cuda, "cuDeviceGetUuid", None
+    )  # the newer knows MIG
     if found["code"] == 0 and cuda.cuDeviceGetCount(ctypes.byref(number)) == 0:
         for device in range(number.value):
             name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
@@ -90,7 +95,10 @@ def _driver() -> dict[str, Any]:
             names.append(name.value.decode("utf-8", "replace"))
             capabilities += [major.value, minor.value]
             memories.append(memory.value)
-    return {**found, "names": names, "capabilities": capabilities, "memories": memories}
+            uuid = ctypes.create_string_buffer(16)
+            is_known = ask_uuid is not None and ask_uuid(uuid, device) == 0
+            uuids.append(f"GPU-{UUID(bytes=uuid.raw)}" if is_known else "")
+    return {**found, "names": names, "capabilities": capabilities, "memories": memories, "uuids": uuids}
 
 
 def _nvrtc() -> dict[str, Any]:

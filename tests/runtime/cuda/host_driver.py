@@ -116,7 +116,7 @@ class HostDriver:
 
     def is_pinned(self, array: NDArray[Any]) -> bool:
         """Whether all of an array is memory that `pinned` gave."""
-        first, last = np.lib.array_utils.byte_bounds(array)
+        first, last = getattr(np.lib, "array_utils", np).byte_bounds(array)  # NumPy 1 has it at its top
         for reference in self._pinned:
             kept = reference()
             if kept is not None and kept.ctypes.data <= first and last <= kept.ctypes.data + kept.nbytes:

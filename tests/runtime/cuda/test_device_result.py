@@ -424,9 +424,11 @@ def test_what_is_let_go_may_be_read_by_work_that_was_queued_before(
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("side", [8, 24])
-def test_a_frame_too_small_for_the_kernels_is_drawn_on_the_host(driver: HostDriver, tmp_path: Path, side: int) -> None:
-    session, backend = opened(red_and_blue(tmp_path / "m.onnx", contract=a_contract((1024, 1024))), driver)
+@pytest.mark.parametrize(("side", "seen"), [(8, (256, 1024)), (24, (640, 1024))])
+def test_a_frame_too_small_for_the_kernels_is_drawn_on_the_host(
+    driver: HostDriver, tmp_path: Path, side: int, seen: tuple[int, int]
+) -> None:
+    session, backend = opened(red_and_blue(tmp_path / "m.onnx", contract=a_contract(seen)), driver)
     with session:
         frame = smooth(side, side)
         result, out = session(frame), np.zeros_like(frame)
