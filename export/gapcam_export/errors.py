@@ -10,6 +10,10 @@ class SourceError(ModelError):
     """A SOURCE that cannot be found, imported, built or run."""
 
 
+class NothingToQuantiseError(ModelError):
+    """An int8 model was asked for of one without a layer that could be int8."""
+
+
 class CheckpointError(ModelError):
     """A checkpoint that cannot be read safely, or that does not fit the network."""
 

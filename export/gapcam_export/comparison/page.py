@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -12,14 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import gapcam
 from gapcam.atomic_file import check_spares, check_writable
-from gapcam.errors import MissingExtraError
 from gapcam_export.comparison.figures import FIGURES
 from gapcam_export.comparison.pictures import data_uri, shrunk, with_map
-
-try:
-    import jinja2
-except ModuleNotFoundError as missing:
-    raise MissingExtraError("jinja2", "export") from missing
+from gapcam_export.report_page import report_page
 
 if TYPE_CHECKING:
     from gapcam_export.comparison.report import FidelityReport, WorstCase
@@ -71,16 +64,12 @@ def fidelity_page(report: FidelityReport) -> str:
     """
     here = resources.files(__package__)
     style = here.joinpath("page.css").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
     comparison = report.comparison
     low = _axis_start([value for row in comparison.map_rows for value in (row.box_iou, row.pearson)])
-    return template.render(
+    return report_page(
+        here.joinpath("page.html").read_text(encoding="utf-8"),
+        style,
         report=report,
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         figures=FIGURES,
         measured=comparison.figures(),
         cases=[_case(case) for case in report.worst],

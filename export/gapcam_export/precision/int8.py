@@ -21,6 +21,7 @@ from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shap
 
 from gapcam.contract import CAM_BIAS, CAM_WEIGHTS, LOGITS, CalibrationMethod, Contract, Quantization, Target
 from gapcam.errors import ModelError
+from gapcam_export.errors import NothingToQuantiseError
 from gapcam_export.float32 import half_type, integer_arithmetic
 from gapcam_export.graph import nodes_between, opset_of, remove_unused, tensors_read, unused_name
 from gapcam_export.precision.float_layers import shield_float_layers
@@ -125,7 +126,7 @@ class Int8Quantizer:
         self.layers = tuple(node.name for node in of_weights if node.name not in self._without_form)
         self.weights = {str(node.name): str(node.input[1]) for node in graph.node if node.name in self.layers}
         if not self.layers:
-            raise ModelError(
+            raise NothingToQuantiseError(
                 f"the model has no layer with constant weights ({', '.join(sorted(LAYERS))}) before its head, so "
                 "there is nothing to quantise. Use it as it is."
             )
