@@ -74,6 +74,7 @@ def test_the_second_time_the_model_is_kept(folder: Path) -> None:
     assert "Egyptian cat" in said
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_made_anew(folder: Path) -> None:
     path = folder / "model.onnx"
     path.write_bytes(path.read_bytes()[:1000])

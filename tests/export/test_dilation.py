@@ -3,6 +3,8 @@ original gives for a shifted image."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -21,8 +23,9 @@ class TorchvisionFeatures(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        extra = {"init_weights": False} if name == "googlenet" else {}
-        self.model = getattr(torchvision.models, name)(weights=None, **extra)
+        # Of a densenet with two layers in a block as many kinds of layers are traced as of one with 24.
+        options = {"googlenet": {"init_weights": False}, "DenseNet": {"block_config": (2, 2, 2, 2)}}.get(name, {})
+        self.model = getattr(torchvision.models, name)(**options)
         for last in ("avgpool", "fc", "classifier"):
             if hasattr(self.model, last):
                 setattr(self.model, last, nn.Identity())
@@ -51,9 +54,9 @@ class TorchvisionFeatures(nn.Module):
 class TimmFeatures(nn.Module):
     """A timm network up to its head."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, **options: Any) -> None:
         super().__init__()
-        self.model = timm.create_model(name, pretrained=False)
+        self.model = timm.create_model(name, pretrained=False, **options)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.forward_features(image)
@@ -76,7 +79,7 @@ def seeded_features(library: type[nn.Module], name: str) -> nn.Module:
 CONVOLUTIONAL = [
     # What `ceil_mode` and padding make of the sides at stride 16 and 8 is written down.
     (TorchvisionFeatures, "resnet18", 14, 28),
-    (TorchvisionFeatures, "densenet121", 13, 25),  # poolings of 2 without padding
+    (TorchvisionFeatures, "DenseNet", 13, 25),  # poolings of 2 without padding
     (TorchvisionFeatures, "mobilenet_v2", 14, 28),
     (TorchvisionFeatures, "regnet_x_400mf", 14, 28),
     (TorchvisionFeatures, "googlenet", 14, 28),  # max poolings with ceil_mode
@@ -288,6 +291,9 @@ def test_a_stride_that_the_network_cannot_have_is_refused(stride: int) -> None:
 )
 def test_what_mixes_positions_is_refused_by_name(name: str, message: str) -> None:
     class ChannelsFirst(TimmFeatures):
+        def __init__(self, name: str) -> None:
+            super().__init__(name, **({"depths": (1, 1, 1, 1)} if name.startswith("swin") else {}))
+
         def forward(self, image: Tensor) -> Tensor:
             maps = super().forward(image)
             return maps.permute(0, 3, 1, 2) if name.startswith("swin") else maps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from digits import SmallVgg, save, write_digits
 
@@ -15,6 +16,7 @@ from gapcam_export.finetune.settings import Hardware, Settings
 from gapcam_export.finetune.steps import finetune
 
 
+@pytest.mark.slow
 def test_a_vgg_without_its_fc_layers_regains_its_accuracy(tmp_path: Path) -> None:
     data = write_digits(tmp_path / "data")
     hardware = Hardware(accelerator="cpu", workers=0)

@@ -69,6 +69,7 @@ print(cv2.getNumThreads())
     assert done.stdout.split()[-1] == "4"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_terminated_and_killed_goes_on_and_ends_with_the_same_bits(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = save(TinyGap(), tmp_path / "network.pt2")
@@ -101,6 +102,7 @@ def test_a_run_that_was_terminated_and_killed_goes_on_and_ends_with_the_same_bit
     assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "straight").iterdir()}
 
 
+@pytest.mark.slow
 def test_two_devices_learn_what_one_learns(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     # Dropout draws something else on each device; without it the two runs compute the same sums in another order.

@@ -46,7 +46,12 @@ def logits(network: nn.Module, image: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("preset", "side", "conv"), [("alexnet", 13, 1024), ("vgg16", 14, 1024), ("googlenet", 14, 1024)]
+    ("preset", "side", "conv"),
+    [
+        ("alexnet", 13, 1024),
+        pytest.param("vgg16", 14, 1024, marks=pytest.mark.slow),
+        pytest.param("googlenet", 14, 1024, marks=pytest.mark.slow),
+    ],
 )
 def test_the_papers_recipes_give_its_maps_and_export_exactly(tmp_path: Path, preset: str, side: int, conv: int) -> None:
     path = tmp_path / "gapnet.pt2"

@@ -563,6 +563,7 @@ def test_features_that_are_not_laid_out_by_an_export_are_refused(tmp_path: Path)
         tapped_tensor(model, msgspec.structs.replace(contract, head=head))
 
 
+@pytest.mark.slow
 def test_efficientnet_keeps_its_classes_and_maps_on_photographs(tmp_path: Path, data: Path, demo_model: Path) -> None:
     """ImageNet weights, calibrated on 32 images, checked on 60 others."""
     with (data / "labels.csv").open() as file:

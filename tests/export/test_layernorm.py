@@ -89,7 +89,13 @@ def maps_by_algebra(case: Case, model: nn.Module, image: Tensor) -> tuple[NDArra
         return torch.einsum("kc,chw->khw", linear.weight.double(), normed).numpy(), logits.numpy()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.source)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow if case.source == "torchvision:convnext_tiny" else [], id=case.source)
+        for case in CASES
+    ],
+)
 def test_a_layer_normalisation_after_the_pooling_gives_exact_maps(
     case: Case, tmp_path: Path, cat: NDArray[np.uint8]
 ) -> None:

@@ -113,6 +113,7 @@ def test_exact_heads_are_exact_on_the_page_and_others_are_not_called_so(on_disk:
             assert float(cells["identity"]) <= 1e-4, key
 
 
+@pytest.mark.slow
 def test_rows_made_again_are_those_on_the_page(on_disk: dict[tuple[str, str], Cells], tmp_path: Path) -> None:
     names = ("torchvision:squeezenet1_1", "torchvision:mobilenet_v3_small", "timm:vit_tiny_patch16_224")
     only = [part for name in names for part in ("--only", name)]

@@ -41,6 +41,7 @@ NETWORKS = {
     "networks:three_layers": "last",
     "networks:per_channel_slopes": "last",
 }
+LARGE = {"torchvision:mobilenet_v3_large", "timm:mobilenetv4_conv_small", "timm:hgnetv2_b0"}
 OUTPUTS = ("logits", "features", "topk_classes", "topk_weights", "topk_bias", "maps", "topk_maps")
 
 
@@ -70,7 +71,9 @@ class RawGradCAM(GradCAM):
         return self.raw_map
 
 
-@pytest.mark.parametrize("source", NETWORKS)
+@pytest.mark.parametrize(
+    "source", [pytest.param(source, marks=pytest.mark.slow if source in LARGE else []) for source in NETWORKS]
+)
 def test_maps_equal_grad_cams_before_its_relu(source: str, tmp_path: Path, cat: NDArray[np.uint8]) -> None:
     model = build(source)
     save_model(model, str(tmp_path / "weights.safetensors"))
@@ -96,11 +99,11 @@ def test_maps_equal_grad_cams_before_its_relu(source: str, tmp_path: Path, cat: 
             # The gradient of a mean of h*w values is 1/(h*w) of the mean's own.
             expected = theirs.raw_map[0] * positions
             assert np.ptp(expected) > 0
-            close = {"rtol": 0, "atol": 1e-4 * np.abs(expected).max()}
+            close = {"rtol": 0, "atol": 1e-3 * np.abs(expected).max()}  # float32: the gradient's terms cancel
             np.testing.assert_allclose(got["topk_maps"][0, place], expected, **close)
             np.testing.assert_allclose(got["maps"][0, index], expected, **close)
             rows = theirs.raw_weights[0] * positions
-            np.testing.assert_allclose(got["topk_weights"][0, place], rows, rtol=0, atol=1e-4 * np.abs(rows).max())
+            np.testing.assert_allclose(got["topk_weights"][0, place], rows, rtol=0, atol=1e-3 * np.abs(rows).max())
 
 
 def test_maps_of_classes_that_are_not_the_best_are_their_own_gradients(tmp_path: Path) -> None:

@@ -119,7 +119,14 @@ def maps_by_hook(case: Case, model: nn.Module, image: Tensor) -> tuple[NDArray[A
     return maps.numpy(), logits.numpy()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.source)
+# One of each kind of head, and of each layout of the features; the others take a minute and a half.
+FAST = {"torchvision:resnet18", "torchvision:squeezenet1_1", "torchvision:swin_t", "timm:levit_128s"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if case.source in FAST else pytest.mark.slow, id=case.source) for case in CASES],
+)
 def test_maps_of_an_exported_network_are_those_that_hooks_in_pytorch_give(
     case: Case, tmp_path: Path, cat: NDArray[np.uint8]
 ) -> None:
