@@ -1,0 +1,60 @@
+"""Reading streams in tests, as the pipeline does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from camera_servers.stamped_frame import Stamp, read_stamp
+
+from gapcam.camera.captured_frame import SourceFrame
+from gapcam.camera.errors import BrokenFrameError, SourceLostError
+from gapcam.camera.sources.network_stream import NetworkStream
+from gapcam.camera.sources.source_options import SourceOptions
+
+
+def opened(url: str, **options: Any) -> NetworkStream:
+    source = NetworkStream(url, name="camera", options=SourceOptions(**options))
+    source.open()
+    return source
+
+
+def read_all(source: NetworkStream, count: int) -> tuple[list[SourceFrame], list[str]]:
+    """So many frames, broken ones included: the good ones, and what was said of the broken ones."""
+    frames: list[SourceFrame] = []
+    broken: list[str] = []
+    while len(frames) + len(broken) < count:
+        try:
+            frame = source.read()
+        except BrokenFrameError as error:
+            broken.append(str(error))
+            continue
+        assert frame is not None  # a live stream has no end
+        frames.append(frame)
+    return frames, broken
+
+
+def read_frames(source: NetworkStream, count: int) -> list[SourceFrame]:
+    """So many frames, none of them broken."""
+    frames, broken = read_all(source, count)
+    assert broken == []
+    return frames
+
+
+def stamps(frames: list[SourceFrame]) -> list[Stamp]:
+    """What they carry; each must be readable."""
+    found = [read_stamp(frame.image) for frame in frames]
+    assert None not in found
+    return found  # type: ignore[return-value]
+
+
+def read_until_lost(source: NetworkStream) -> str:
+    """What is said when the source is lost."""
+    with pytest.raises(SourceLostError) as raised:
+        _read_on(source)
+    return str(raised.value)
+
+
+def _read_on(source: NetworkStream) -> None:
+    while True:
+        read_all(source, 1)
