@@ -1,0 +1,1 @@
+"""The page on which people watch, and the API behind it."""
