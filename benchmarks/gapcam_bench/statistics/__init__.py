@@ -1,0 +1,1 @@
+"""Figures from raw samples, what is too noisy, and which differences are real."""
