@@ -1,0 +1,1 @@
+"""How frames arrive: MLPerf's scenarios, and a camera's."""
