@@ -1,0 +1,1 @@
+"""Power, temperature, clocks, utilisation and throttling, read while something runs."""
