@@ -1,0 +1,1 @@
+"""Other ways to the same picture, measured in the same run on the same images."""
