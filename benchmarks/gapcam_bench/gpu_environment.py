@@ -1,19 +1,18 @@
 """What the GPU's figures were measured on: its clocks and limits as NVML says, where it does.
 
-NVML (libnvidia-ml) comes with the desktop driver and with JetPack 7; where it is absent the fields are None. Source:
-NVML API Reference.
+NVML (libnvidia-ml) comes with the desktop driver and with JetPack 7, and `nvidia-ml-py` calls it; where either is
+absent the fields are None.
 """
 
 from __future__ import annotations
 
-import ctypes
 import re
-import sys
 
 import msgspec
 
 from gapcam.cuda.driver import Driver
 from gapcam.environment import Environment, environment, installed_versions
+from gapcam_bench.telemetry.nvml import nvml_gpus
 
 DISTRIBUTIONS = (
     "onnxruntime-gpu", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt", "tensorrt-cu13", "tensorrt-cu12",
@@ -21,8 +20,7 @@ DISTRIBUTIONS = (
 )  # fmt: skip
 """Beside those of every environment."""
 
-_CLOCKS = {"graphics": 0, "sm": 1, "memory": 2}
-_NAME_BYTES = 96
+_FROM_NVML = ("driver", "clocks_mhz", "most_clocks_mhz", "power_limit_w", "temperature_c")
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,40 +65,9 @@ def file_name(gpu_name: str) -> str:
 
 
 def _nvml(device: int) -> dict[str, object]:
-    """What NVML says of a device. Its numbers count all devices, CUDA's those of CUDA_VISIBLE_DEVICES: close enough for
-    machines whose GPUs are alike.
-    """
-    try:
-        nvml = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
-        if nvml.nvmlInit_v2() != 0:
-            return {}
-    except (OSError, AttributeError):
+    """What NVML says of the device of that number, as CUDA numbers them; nothing where it is absent."""
+    gpus = nvml_gpus()
+    if device >= len(gpus):
         return {}
-    try:
-        return _asked(nvml, device)
-    except AttributeError:  # a stub, or older than what is asked
-        return {}
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _asked(nvml: ctypes.CDLL, device: int) -> dict[str, object]:
-    handle, text = ctypes.c_void_p(), ctypes.create_string_buffer(_NAME_BYTES)
-    number = ctypes.c_uint()
-    found: dict[str, object] = {}
-    if nvml.nvmlSystemGetDriverVersion(text, _NAME_BYTES) == 0:
-        found["driver"] = text.value.decode("utf-8", "replace")
-    if nvml.nvmlDeviceGetHandleByIndex_v2(device, ctypes.byref(handle)) != 0:
-        return found
-    for field, function in (("clocks_mhz", "nvmlDeviceGetClockInfo"), ("most_clocks_mhz", "nvmlDeviceGetMaxClockInfo")):
-        clocks = {
-            name: number.value
-            for name, domain in _CLOCKS.items()
-            if getattr(nvml, function)(handle, domain, ctypes.byref(number)) == 0
-        }
-        found[field] = clocks or None
-    if nvml.nvmlDeviceGetEnforcedPowerLimit(handle, ctypes.byref(number)) == 0:
-        found["power_limit_w"] = number.value / 1000
-    if nvml.nvmlDeviceGetTemperature(handle, 0, ctypes.byref(number)) == 0:
-        found["temperature_c"] = number.value
-    return found
+    found = gpus[device]
+    return {name: getattr(found, name) for name in _FROM_NVML if getattr(found, name) is not None}

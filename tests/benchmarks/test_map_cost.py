@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 import gapcam
+from gapcam.cli.main import main
 from gapcam.latency import Latency
-from gapcam_bench.__main__ import bench
-from gapcam_bench.map_cost import large_photograph, plain_classifier, ratios, steps_of
+from gapcam_bench.cli.map_cost import show
+from gapcam_bench.map_cost import large_photograph, map_cost, notes_on, plain_classifier, ratios, steps_of
 
 STEPS = ["plain", "features", "map", "copy", "overlay", "naive"]
 
 
 def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(bench, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["bench", "map-cost", *map(str, arguments)])
 
 
 def test_the_json_has_the_documented_fields(tiny_model: Path) -> None:
     ran = invoke(tiny_model, "--rounds", "2", "--json")
     assert ran.exit_code == 0, ran.output
     found = json.loads(ran.stdout)
-    assert list(found) == ["model", "frame", "threads", "samples", "environment", "latency", "ratios"]
+    assert list(found) == ["model", "frame", "threads", "samples", "environment", "latency", "ratios", "notes"]
     assert (found["model"], found["frame"], found["threads"], found["samples"]) == ("tiny.onnx", [1080, 1920], 1, 8)
     assert list(found["environment"]) == ["cpu", "cores", "system", "python", "versions"]
     assert found["environment"]["versions"]["onnxruntime"] == onnxruntime.__version__
@@ -58,6 +62,21 @@ def test_a_target_is_passed_up_to_its_limit_and_missed_above_it() -> None:
         (12.1, "MISS"),
         (50.0, None),
     ]
+
+
+def test_a_ratio_clearly_below_1_is_called_noise() -> None:
+    measured = {"plain": 1000, "features": 980, "map": 799, "copy": 10, "overlay": 121, "naive": 500}
+    found = ratios({name: Latency([duration]) for name, duration in measured.items()})
+    (note,) = notes_on(found)
+    assert note.startswith("map / plain is 0.799, and more work cannot take less time")
+    assert [ratio.verdict for ratio in found if ratio.step == "map"] == ["PASS"]
+
+
+def test_notes_stand_under_the_tables(tiny_model: Path) -> None:
+    found = msgspec.structs.replace(map_cost(tiny_model, rounds=1, seconds=0), notes=("all is noise",))
+    written = io.StringIO()
+    show(found, Console(file=written, width=80))
+    assert written.getvalue().endswith("all is noise\n")
 
 
 def test_a_missed_target_is_no_failure_of_the_command(tiny_model: Path) -> None:

@@ -1,53 +1,52 @@
-"""`python -m gapcam_bench [MODEL]`: what a map and an overlay cost on this machine."""
+"""The command `gapcam bench map-cost`: what a map and an overlay cost on this machine, in a minute."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from gapcam.errors import ExitCode, GapcamError
-from gapcam_bench.map_cost import MapCost, map_cost
+from gapcam.cli.finite_number import FiniteRange
+from gapcam_bench.demo_model import DEMO_MODEL, check_exists
 
-DEFAULT_MODEL = Path("out/demo/model.onnx")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gapcam_bench.map_cost import MapCost
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model", type=click.Path(path_type=Path), default=DEFAULT_MODEL)
+@click.command("map-cost", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", type=click.Path(path_type=Path), default=DEMO_MODEL)
 @click.option("--rounds", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=60.0,
     show_default=True,
     help="When to stop before all rounds are done.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def bench(model: Path, rounds: int, seconds: float, as_json: bool) -> None:
-    """Measure what a class activation map costs, on one thread.
+def map_cost_command(model: Path, rounds: int, seconds: float, as_json: bool) -> None:
+    """Measure what a class activation map costs, on one thread, in this process.
 
     MODEL is a file made by `gapcam export`; the default is the one that `make demo` writes. The steps run in turn,
-    round after round, in one run; a ratio is the median over the samples. A missed target does not fail the command.
+    round after round; a ratio is the median over the samples. A missed target does not fail the command.
     """
-    if not model.exists():
-        again = "run make demo first" if model == DEFAULT_MODEL else "make it with gapcam export"
-        click.echo(f"There is no {model}: {again}.", err=True)
-        sys.exit(ExitCode.MODEL)
+    check_exists(model)
+    # Here, so that --help answers at once.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from gapcam_bench.map_cost import map_cost
+
     columns = (TextColumn("measuring, round"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
-    try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("rounds", total=rounds)
-            found = map_cost(
-                model, rounds=rounds, seconds=seconds, after_round=lambda done: progress.update(task, completed=done)
-            )
-    except GapcamError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("rounds", total=rounds)
+        found = map_cost(
+            model, rounds=rounds, seconds=seconds, after_round=lambda done: progress.update(task, completed=done)
+        )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
     else:
@@ -56,6 +55,8 @@ def bench(model: Path, rounds: int, seconds: float, as_json: bool) -> None:
 
 def show(found: MapCost, console: Console) -> None:
     """Print the outcome as two tables under what it was measured on."""
+    from rich.table import Table
+
     ground = found.environment
     versions = ", ".join(f"{name} {version}" for name, version in ground.versions.items())
     height, width = found.frame
@@ -77,7 +78,5 @@ def show(found: MapCost, console: Console) -> None:
         for column in table.columns[1:3]:
             column.justify = "right"
         console.print(table)
-
-
-if __name__ == "__main__":
-    bench(prog_name="python -m gapcam_bench")
+    for note in found.notes:
+        console.print(note, highlight=False, soft_wrap=True)
