@@ -1,9 +1,9 @@
 """README and docs promise only what is there: make targets, commands with their options, and Python that runs.
 
 Every fenced block whose info string is exactly `python` runs, the blocks of one file one after the other in one
-namespace, in a folder that holds the demo's `model.onnx`, a photograph of a cat, `cat.png`, and a folder `photos` with
-it. In a block that is exactly `sh`, every line that starts with `gapcam` runs there. A block that cannot run there says
-so after the language: ```python not-run.
+namespace, in a folder that holds the demo's `model.onnx`, a photograph of a cat, `cat.png`, a folder `photos` with it,
+and a benchmark's `RESULT.json` with its samples. In a block that is exactly `sh`, every line that starts with `gapcam`
+runs there. A block that cannot run there says so after the language: ```python not-run.
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ def unknown_parts(words: list[str]) -> list[str]:
         if found is None:
             return [words[0]] if words[0].islower() else []  # `gapcam COMMAND --help` names none
         command = found
+        if isinstance(command, click.Group):
+            inner = command.get_command(context, words[1]) if len(words) > 1 else None
+            command = inner or command.make_context(words[0], ["--help"], resilient_parsing=True).command
     parameters = [*command.get_params(context), *main.get_params(context)]
     known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
     options = [word.partition("=")[0] for word in words if re.match(r"--?[A-Za-z]", word)]
@@ -108,6 +111,8 @@ def test_an_unknown_command_and_an_unknown_option_are_noticed() -> None:
     assert unknown_parts(["paint", "model.onnx"]) == ["paint"]
     assert unknown_parts(["run", "model.onnx", "--no-such-option", "-o", "out"]) == ["--no-such-option"]
     assert unknown_parts(["--help"]) == []
+    assert unknown_parts(["bench", "model.onnx", "--json", "r.json", "--no-such-option"]) == ["--no-such-option"]
+    assert unknown_parts(["bench", "peers", "--peer", "openvino", "--precision"]) == ["--precision"]
 
 
 @page
@@ -118,8 +123,13 @@ def test_every_command_and_option_that_is_named_exists(page: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_model: Path, cat: NDArray[np.uint8]) -> Path:
-    """The current folder, with what the pages' examples work on."""
+    """The current folder, with what the examples work on. They measure how fast two models are only briefly."""
+    from gapcam_export.comparison.latency import compare_latency
+
+    monkeypatch.setitem(compare_latency.__kwdefaults__, "seconds", 0.5)
     shutil.copy(demo_model, tmp_path / "model.onnx")
+    for name in ("RESULT.json", "RESULT.npz"):
+        shutil.copy(ROOT / "tests" / "benchmarks" / "version_1" / name, tmp_path / name)
     (tmp_path / "photos").mkdir()
     cv2.imwrite(str(tmp_path / "cat.png"), cat)
     cv2.imwrite(str(tmp_path / "photos" / "cat.jpg"), cat)
