@@ -23,6 +23,7 @@ from gapcam.overlay import draw_boxes, draw_caption
 from gapcam.post_process import PostProcess
 from gapcam.scores import scores_from_logits
 from gapcam.step_times import StepTimes
+from gapcam.whole_number import whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,9 @@ class Result:
         """The `count` classes with the highest scores, best first; among equals the lower index first.
 
         Raises:
-            UsageError: `count` is less than 1.
+            UsageError: `count` is not a whole number, or less than 1.
         """
+        count = whole_number(count, "count")
         if count < 1:
             raise UsageError(f"asked for the best {count} classes; give a number from 1")
         order = np.argsort(-self.logits, kind="stable")[:count]

@@ -254,6 +254,8 @@ def test_results_refuse_classes_that_the_model_does_not_have() -> None:
             ask("green")
     with pytest.raises(gapcam.UsageError, match="from 1"):
         result.best(0)
+    with pytest.raises(gapcam.UsageError, match=r"count is 1\.5; give a whole number"):
+        result.best(1.5)  # type: ignore[arg-type]
 
 
 def test_to_dict_is_what_the_result_says() -> None:
