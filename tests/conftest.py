@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 # Images with labels and boxes that may not be copied into the project.
 DATA = ROOT.parent / "shared" / "data"
+
+# How long an example takes, and how long it takes to make one, is the machine's affair and not the product's.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
