@@ -87,6 +87,41 @@ def test_who_is_interrupted_leaves_only_when_the_job_is_done() -> None:
     worker.close()
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_who_is_interrupted_while_handing_a_job_in_waits_for_it_where_it_has_begun(
+    begins: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, let_go, began, ended = OwnThread("test"), threading.Event(), threading.Event(), threading.Event()
+    jobs = worker._jobs
+
+    class Interrupted:
+        def put(self, entry: tuple[object, object]) -> None:
+            jobs.put(entry)  # type: ignore[arg-type]
+            if begins:
+                assert began.wait(10)
+            raise KeyboardInterrupt
+
+    def job() -> None:
+        began.set()
+        time.sleep(0.2)
+        ended.set()
+
+    with ThreadPoolExecutor(1) as other:
+        if not begins:
+            busy = threading.Event()
+            other.submit(worker.done, lambda: (busy.set(), let_go.wait(10)))
+            assert busy.wait(10)
+        monkeypatch.setattr(worker, "_jobs", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            worker.done(job)
+        assert ended.is_set() == begins
+        monkeypatch.undo()
+        let_go.set()
+    assert worker.done(lambda: 5) == 5
+    assert began.is_set() == begins  # not later, either
+    worker.close()
+
+
 @pytest.mark.parametrize("closes", ["atexit.register(worker.close)", "atexit.register(lambda: worker.done(close))", ""])
 def test_a_process_ends_with_it_and_it_works_until_then(closes: str) -> None:
     script = f"""

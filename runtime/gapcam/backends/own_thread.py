@@ -40,14 +40,16 @@ class OwnThread:
             UsageError: the thread is closed.
         """
         outcome: Future[T] = Future()
-        with self._lock:
-            if self._closed:
-                raise UsageError(CLOSED)
-            self._jobs.put((outcome, job))
         try:
+            with self._lock:
+                if self._closed:
+                    raise UsageError(CLOSED)
+                self._jobs.put((outcome, job))
             return outcome.result()
         except BaseException:
-            wait([outcome])  # where Ctrl+C came: the job still uses what the caller is about to give back
+            # Where Ctrl+C came: a job that has begun still uses what the caller is about to give back.
+            if not outcome.cancel():
+                wait([outcome])
             raise
 
     def close(self) -> None:
@@ -66,7 +68,8 @@ def _work(jobs: _Jobs) -> None:
 
 def _do(outcome: Future[T], job: Callable[[], T]) -> None:
     try:
-        outcome.set_result(job())
+        if outcome.set_running_or_notify_cancel():
+            outcome.set_result(job())
     except BaseException as error:  # noqa: BLE001 - it is raised where the job was handed in
         outcome.set_exception(error)
     finally:
