@@ -27,7 +27,7 @@ class Pace:
             due_s: None where a frame is not waited for.
 
         Returns:
-            `time.monotonic()` seconds after the wait.
+            `time.monotonic()` seconds after the wait; of the first frame, the time from which all others are reckoned.
         """
         now = time.monotonic()
         if due_s is None:
@@ -39,4 +39,5 @@ class Pace:
             self._begin += late_s
         elif late_s < 0:
             self._interrupted.wait(-late_s)
-        return time.monotonic()
+            return time.monotonic()
+        return now
