@@ -24,6 +24,8 @@ from gapcam.camera.pipeline import Pipeline
 
 ALWAYS_THERE = EventRule("red", enter=0.01, leave=0.005, enter_s=0)
 BRIEF = ExplainSettings(rules=(ALWAYS_THERE,), gap_s=0.3)
+LONG = ExplainSettings(rules=(ALWAYS_THERE,), gap_s=1000)
+"""No pause of a busy machine is a gap."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,7 @@ def again(sink: KeepingSink) -> list[bool]:
 def test_what_was_there_leaves_when_its_source_ends() -> None:
     sink = KeepingSink()
     pipeline = Pipeline(
-        session_with(lambda _: None), [PlannedSource([picture()] * 3, "door")], [sink], settings=BRIEF, batch=False
+        session_with(lambda _: None), [PlannedSource([picture()] * 3, "door")], [sink], settings=LONG, batch=False
     )
     pipeline.run()
     assert told(sink) == [(0, ["enters"]), (1, []), (2, []), (2, ["leaves"])]
