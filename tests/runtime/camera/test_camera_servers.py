@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import shutil
 import socket
@@ -62,8 +63,14 @@ def consecutive(found: list[Stamp]) -> bool:
     return numbers(found) == list(range(found[0].number, found[0].number + len(found)))
 
 
-def shape_becomes(pictures: Iterator[np.ndarray], shape: tuple[int, ...], within: int = 60) -> np.ndarray:
-    return next(picture for picture in itertools.islice(pictures, within) if picture.shape == shape)
+def shape_becomes(pictures: Iterator[np.ndarray], shape: tuple[int, ...], within_s: float = 60) -> np.ndarray:
+    """The first picture of that shape, however many of another one were on their way."""
+    until = time.monotonic() + within_s
+    for picture in pictures:
+        if picture.shape == shape:
+            return picture
+        assert time.monotonic() < until
+    raise AssertionError("the stream has ended")
 
 
 # The stamp.
@@ -108,9 +115,10 @@ def rtsp_server() -> Iterator[RtspServer]:
 
 
 def test_pyav_reads_each_frame_of_an_rtsp_stream(rtsp_server: RtspServer) -> None:
+    began = time.monotonic()
     found = stamps(frames(rtsp_server.url), 20)
     assert consecutive(found)
-    assert 0 <= found[-1].age_s < 1
+    assert 0 <= found[-1].age_s < time.monotonic() - began  # it was made while somebody watched
 
 
 def test_opencv_reads_each_frame_of_an_rtsp_stream(rtsp_server: RtspServer) -> None:
@@ -178,7 +186,7 @@ def test_a_stalled_rtsp_server_keeps_its_connection_and_goes_on() -> None:
         with pytest.raises(TimeoutError):
             server.tell(timeout_s=0.5, do="counts")
         server.resume()
-        assert server._line(server._running(), 5)  # the answer to that
+        assert server._line(server._running(), 20)  # the answer to that
         assert consecutive(stamps(pictures, 10))
         pictures.close()  # type: ignore[attr-defined]
 
@@ -192,7 +200,9 @@ def test_opencv_and_pyav_read_an_mjpeg_stream(boundary: str, content_length: boo
     with MjpegServer(fps=30, boundary=boundary, content_length=content_length) as server:  # type: ignore[arg-type]
         raw = parts(server, 6)
         found = [read_stamp(cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)) for part in raw]
-        assert consecutive(found)  # type: ignore[arg-type]
+        made = [stamp.number for stamp in found if stamp is not None]
+        assert len(made) == 6
+        assert made == sorted(set(made))  # who is slow gets the newest: some may be missing, none comes twice
         assert len(stamps(opencv_frames(server.url), 3)) == 3
         assert len(stamps(frames(server.url), 3)) == 3
 
@@ -220,9 +230,12 @@ def test_an_mjpeg_stream_changes_its_size_and_goes_on() -> None:
 
 
 def mjpeg_frames(server: MjpegServer) -> Iterator[np.ndarray]:
+    """Those that are pictures: the newest frame may be a broken one still."""
     while True:
         for part in parts(server, 5):
-            yield cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)
+            picture = cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR)
+            if picture is not None:
+                yield picture
 
 
 @pytest.mark.parametrize("kind", ["garbage", "truncated", "flipped", "empty"])
@@ -364,8 +377,8 @@ def test_the_proxy_delays_and_throttles(through_proxy: tuple[MjpegServer, FaultP
         assert time.monotonic() - began > 0.5
     proxy.throttle(50_000)
     server.send_endlessly()
+    began, count = time.monotonic(), 0
     with open_stream(proxy.port) as connection:
-        began, count = time.monotonic(), 0
         while count < 50_000:
             count += len(connection.recv(65536))
         assert time.monotonic() - began > 0.5
@@ -416,14 +429,29 @@ def test_the_receiver_of_webhooks_counts_what_is_posted() -> None:
 
 
 def test_nothing_is_left_over() -> None:
-    threads, files = psutil.Process().num_threads(), psutil.Process().num_fds()
+    threads, files = native_threads(), open_files()
     with MjpegServer() as server, FaultProxy(server.port) as proxy:
         pids = [server.pid, proxy.pid]
         assert all(psutil.pid_exists(pid) for pid in pids)
         server.stall()  # a stopped process can be ended, too
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert psutil.Process().num_threads() == threads
-    assert psutil.Process().num_fds() == files
+    # What another test left behind may end meanwhile.
+    assert not native_threads() - threads
+    assert not open_files() - files
+
+
+def native_threads() -> set[int]:
+    return {thread.id for thread in psutil.Process().threads()}
+
+
+def open_files() -> set[tuple[int, int, int]]:
+    """The number of each, and what it is: a number is used again."""
+    found = set()
+    for number in map(int, os.listdir("/dev/fd")):  # noqa: PTH208 - names, not places
+        with suppress(OSError):  # that of the listing itself
+            status = os.fstat(number)
+            found.add((number, status.st_dev, status.st_ino))
+    return found
 
 
 def test_a_server_ends_when_its_test_does() -> None:
