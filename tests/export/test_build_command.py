@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,12 +26,29 @@ from gapcam.cli.main import main
 from gapcam.engine_file import BuildOptions, read_engine, write_engine
 from gapcam.errors import ExitCode
 from gapcam_export import build
+from gapcam_export.engines import builder
 from gapcam_export.engines.monitor import BuildProgress
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is for Linux on x86-64")
 
 TARGETS = ("--targets", "86,89")
 GAPCAM = (sys.executable, "-m", "gapcam.cli.main")
+
+# The command, whose build comes to no end as long as there is a file, unless it is stopped.
+HELD = """
+import pathlib, runpy, sys, time
+from gapcam_export.engines.monitor import BuildProgress
+
+step, gate = BuildProgress.step, pathlib.Path(sys.argv.pop(1))
+
+def held(build, name):
+    while gate.exists() and not build.stopped:
+        time.sleep(0.01)
+    return step(build, name)
+
+BuildProgress.step = held
+runpy.run_module("gapcam.cli.main", run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -65,6 +83,19 @@ def command(*arguments: object) -> tuple[int, str, str]:
 def started(*arguments: object, **settings: object) -> subprocess.Popen[str]:
     line = [*GAPCAM, "build", *map(str, arguments)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """As long as it is there, no build of `held` is done."""
+    path = tmp_path / "gate"
+    path.touch()
+    return path
+
+
+def held(gate: Path, *arguments: object) -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", HELD, str(gate), "build", *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> None:
@@ -285,15 +316,16 @@ def test_a_full_disk_leaves_the_old_engine(slow_model: Path, model: Path, tmp_pa
 
 
 @pytest.mark.parametrize("options", [(), ("--rebuild",)])
-def test_two_processes_build_one_engine_once(slow_model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_two_processes_build_one_engine_once(
+    slow_model: Path, tmp_path: Path, gate: Path, options: tuple[str, ...]
+) -> None:
     path = tmp_path / "out" / "model.engine"
-    first = started(slow_model, "-o", path, *TARGETS, "--json", *options)
+    first = held(gate, slow_model, "-o", path, *TARGETS, "--json", *options)
     wait_for(first, "building the engine")
-    first.send_signal(signal.SIGSTOP)  # or it might be done before the second has begun
     second = started(slow_model, "-o", path, *TARGETS, "--json", *options)
     wait_for(second, f"another process builds {path}; waiting for it ...")
-    first.send_signal(signal.SIGCONT)
-    reports = [process.communicate(timeout=60) for process in (first, second)]
+    gate.unlink()
+    reports = [process.communicate(timeout=120) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], reports
     built = [json.loads(out)["built"] for out, _ in reports]
     assert built == [True, False]
@@ -303,18 +335,19 @@ def test_two_processes_build_one_engine_once(slow_model: Path, tmp_path: Path, o
 
 
 @pytest.mark.parametrize("options", [(), ("--rebuild",)])
-def test_who_waited_for_a_process_that_died_builds(slow_model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_who_waited_for_a_process_that_died_builds(
+    slow_model: Path, tmp_path: Path, gate: Path, options: tuple[str, ...]
+) -> None:
     path = tmp_path / "out" / "model.engine"
     if options:
         build(slow_model, path, BuildOptions(targets=("86", "89")))
         before = path.stat()
-    first = started(slow_model, "-o", path, *TARGETS, *options)
+    first = held(gate, slow_model, "-o", path, *TARGETS, *options)
     wait_for(first, "building the engine")
-    first.send_signal(signal.SIGSTOP)  # or it might be done before the second has begun
     second = started(slow_model, "-o", path, *TARGETS, "--json", *options)
     wait_for(second, f"another process builds {path}; waiting for it ...")
     first.kill()
-    first.communicate(timeout=30)
+    first.communicate(timeout=60)
     out, err = second.communicate(timeout=60)
     assert second.returncode == ExitCode.DONE, err
     assert json.loads(out)["built"] is True
@@ -326,27 +359,49 @@ def test_who_waited_for_a_process_that_died_builds(slow_model: Path, tmp_path: P
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_ends_soon_and_leaves_nothing(
-    slow_model: Path, tmp_path: Path, ending: signal.Signals
+    slow_model: Path, tmp_path: Path, gate: Path, ending: signal.Signals
 ) -> None:
     path = tmp_path / "out" / "model.engine"
-    process = started(slow_model, "-o", path, *TARGETS)
+    process = held(gate, slow_model, "-o", path, *TARGETS)
     wait_for(process, "building the engine")
     process.send_signal(ending)
-    begin = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    assert time.monotonic() - begin < 10
+    _, err = process.communicate(timeout=60)  # it would not be done by itself
     assert process.returncode == ExitCode.INTERRUPTED, err
     assert err.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
     assert left_in(path.parent) == []
 
 
-def test_a_killed_build_leaves_no_engine_and_the_next_one_is_not_kept_waiting(slow_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_builds_thread_begins_stops_it_too(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *work: Any) -> Any:
+            super().submit(*work)
+            raise KeyboardInterrupt
+
+    def step(build: BuildProgress, _: str) -> bool:
+        told.append(build._stopped.wait(20))
+        return False
+
+    told: list[bool] = []
+    monkeypatch.setattr(builder, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(BuildProgress, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        build(model, tmp_path / "model.engine", BuildOptions(targets=("86",)))
+    assert told
+    assert all(told)
+    assert left_in(tmp_path) == ["model.onnx"]
+
+
+def test_a_killed_build_leaves_no_engine_and_the_next_one_is_not_kept_waiting(
+    slow_model: Path, tmp_path: Path, gate: Path
+) -> None:
     path = tmp_path / "out" / "model.engine"
-    process = started(slow_model, "-o", path, *TARGETS)
+    process = held(gate, slow_model, "-o", path, *TARGETS)
     wait_for(process, "building the engine")
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert not path.exists()
     report = build(slow_model, path, BuildOptions(targets=("86", "89")))
     assert report.built

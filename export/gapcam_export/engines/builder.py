@@ -169,9 +169,9 @@ class EngineBuilder:
         if hasattr(self._trt, "IProgressMonitor"):
             config.progress_monitor = new_monitor(self._trt, build)
         with ThreadPoolExecutor(1) as thread:
-            built = thread.submit(builder.build_serialized_network, network, config)
             interrupted = False
             try:
+                built = thread.submit(builder.build_serialized_network, network, config)
                 while not built.done():
                     if _interrupted(built):
                         interrupted = True
