@@ -276,15 +276,24 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+# The command, which comes no further than to PyTorch's end of the work.
+HELD = """
+import runpy, time
+from gapcam_export import _export
+_export.find_head = lambda *_: time.sleep(600)
+runpy.run_module("gapcam.cli.main", run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_export_that_is_ended_leaves_no_file(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "gapcam.cli.main", "export", "torchvision:resnet18", "-o", tmp_path / "m.onnx"]
+    command = [sys.executable, "-c", HELD, "export", "torchvision:resnet18", "-o", tmp_path / "m.onnx"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if "writing ONNX" in line:
             break
-    time.sleep(1)
+    time.sleep(1)  # into the exporter's work; it may be done with it, too
     process.send_signal(number)
     rest = process.stderr.read()
     process.stderr.close()

@@ -27,10 +27,27 @@ def data(tmp_path: Path) -> Path:
     return write_digits(tmp_path / "data", per_class=20, classes=3)
 
 
+# The command, which goes no further than to the report of an epoch.
+HELD = """
+import runpy, sys, time
+from gapcam_export.finetune import cli
+
+say, number = cli._say_above_the_bar, sys.argv.pop(1)
+
+def held(line):
+    say(line)
+    if line.startswith(f"epoch {number} of"):
+        time.sleep(600)
+
+cli._say_above_the_bar = held
+runpy.run_module("gapcam.cli.main", run_name="__main__")
+"""
+
+
 def command(network: Path, data: Path, output: Path, *more: str) -> list[str]:
     options = f"--epochs {EPOCHS} --frozen-epochs 2 --lr 1e-2 --augment light --no-flip --accelerator cpu --workers 0"
-    line = [sys.executable, "-m", "gapcam.cli.main", "finetune", str(network), "--data", str(data), "-o", str(output)]
-    return [*line, *options.split(), *more]
+    line = ["finetune", str(network), "--data", str(data), "-o", str(output)]
+    return [sys.executable, "-m", "gapcam.cli.main", *line, *options.split(), *more]
 
 
 def figures(output: Path) -> list[dict[str, str]]:
@@ -42,6 +59,7 @@ def figures(output: Path) -> list[dict[str, str]]:
 
 def stop_after_epoch(number: int, how: signal.Signals, line: list[str]) -> tuple[int, str]:
     """Start a process, send it a signal when it reports that epoch, and return its exit code and what it wrote."""
+    line = [sys.executable, "-c", HELD, str(number), *line[line.index("finetune") :]]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
