@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gapcam.errors import MissingExtraError, UsageError
 from gapcam_bench.block import ScenarioSettings, WarmUp
 from gapcam_bench.cell import Cell, ScenarioName
 from gapcam_bench.limits import Limits
+from gapcam_bench.scenarios import driver
 from gapcam_bench.scenarios.camera import LEAD_IN_S, moment_ns, newest_frame
 from gapcam_bench.scenarios.clock import HostClock
 from gapcam_bench.scenarios.measured import Measured
@@ -232,6 +234,28 @@ def test_the_hosts_clock_never_returns_before_the_moment() -> None:
         assert clock.now_ns() >= moment
     began = clock.now_ns()
     clock.sleep_until_ns(began - MS)  # over: it does not wait
+
+
+@pytest.mark.parametrize("pause_is_before", [True, False])
+def test_a_pause_between_two_clocks_does_not_move_the_span(
+    monkeypatch: pytest.MonkeyPatch, pause_is_before: bool
+) -> None:
+    clock, pauses = SimulatedClock(), [500 * MS, 0, 0, 0, 0]
+
+    def read() -> float:
+        pause = pauses.pop(0)
+        shown = clock.now_ns() + pause * pause_is_before
+        clock.sleep_until_ns(clock.now_ns() + pause)
+        return 1e9 + shown * 1e-9
+
+    monkeypatch.setattr(driver, "time", SimpleNamespace(time=read))
+    measuring = driver.Driver(
+        PlannedSubject(clock, varying), planned_pictures(1), Cell(model="planned"), LIMITS, OWN, clock, lambda *_: None
+    )
+    measuring.begin()
+    inference = measuring.infer(1)
+    expected = 1e9 + inference.began * 1e-9, 1e9 + inference.ended * 1e-9
+    assert measuring.span() == pytest.approx(expected, rel=0, abs=1e-5)
 
 
 @pytest.mark.parametrize("scenario", ["single-stream", "multi-stream", "offline", "camera"])

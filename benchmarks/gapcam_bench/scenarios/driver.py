@@ -16,6 +16,7 @@ Progress = Callable[[str, float], None]
 """Called with what goes on, and how much of it is done, in [0, 1]."""
 
 PROGRESS_NS = 200_000_000
+_READINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,22 @@ class Driver:
 
     def span(self) -> tuple[float, float]:
         """Of the measured part so far, in seconds since the epoch: from its beginning to the last answer."""
-        epoch = time.time() - self.clock.now_ns() * 1e-9
+        epoch = self._epoch()
         ended = self.clock.now_ns() if self._last is None else self._last
         began = ended if self._first is None else self._first
         return epoch + began * 1e-9, epoch + ended * 1e-9
+
+    def _epoch(self) -> float:
+        """The clock's zero in seconds since the epoch.
+
+        Both clocks are read one after another; a pause between would move the span. The quickest of some readings has
+        none.
+        """
+        readings = []
+        for _ in range(_READINGS):
+            before, now, after = self.clock.now_ns(), time.time(), self.clock.now_ns()
+            readings.append((after - before, now - before * 1e-9))
+        return min(readings)[1]
 
     def enough(self, samples: int, since: int) -> bool:
         """Whether time and samples suffice, or the most time is over.
