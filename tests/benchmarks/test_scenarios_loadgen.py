@@ -38,6 +38,13 @@ MS = 1_000_000
 SHORT = Limits(least_seconds=0.2, least_samples=20, most_seconds=20)
 
 
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to hold"
+        time.sleep(0.01)
+
+
 def quick(at: int, count: int) -> int:
     """0.1 to 0.5 ms a picture."""
     return count * (100 + (at * 7919) % 400) * US
@@ -139,7 +146,8 @@ def test_offlines_throughput_is_loadgens(batch: int) -> None:
     assert len(measured.at) >= 20
     value, stopped = value_of("offline", measured)
     assert stopped is None
-    assert value == pytest.approx(recorded.figures["result_samples_per_second"], rel=0.1)
+    # Our time is from the first call to the last answer: within LoadGen's, and not less than what was planned.
+    assert 0.999 * recorded.figures["result_samples_per_second"] < value <= 1000
     assert recorded.figures["effective_samples_per_query"] == len(measured.at) * batch
     assert measured.facts.verdict == "VALID"
 
@@ -171,7 +179,10 @@ def test_loadgens_server_schedule_is_ours_to_the_nanosecond() -> None:
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_server_latencies_are_those_of_our_generator_with_the_same_durations(batch: int) -> None:
-    """What LoadGen recorded, played again by our generator in simulated time."""
+    """What LoadGen recorded, played again by our generator in simulated time.
+
+    A duration is all that a query took of the server, LoadGen's own part of it and pauses of a busy machine included.
+    """
     driver, subject = driver_of(
         "server", batch=batch, service_ns=lambda at, count: (2 + count) * MS + (at * 7919) % (4 * MS)
     )
@@ -184,10 +195,14 @@ def test_server_latencies_are_those_of_our_generator_with_the_same_durations(bat
     if batch > 1:  # whose sizes would differ where a query came a moment later
         assert max(len(names) for names in subject.served) > 1
         return
+    ended = recorded.scheduled_ns + latencies
+    began = np.maximum(recorded.scheduled_ns, np.append(0, ended[:-1]))
+    durations = ended - began
+    assert 0 <= np.median(durations - totals) < MS
     clock = SimulatedClock()
     again = own_trial(
         Driver(
-            PlannedSubject(clock, lambda at, _: int(totals[at])),
+            PlannedSubject(clock, lambda at, _: int(durations[at])),
             planned_pictures(5),
             driver.cell,
             Limits(),
@@ -197,8 +212,7 @@ def test_server_latencies_are_those_of_our_generator_with_the_same_durations(bat
         ),
         plan,
     )
-    off = np.abs(again.log.of("latency") - latencies)
-    assert np.median(off) < 0.3 * np.median(latencies)
+    np.testing.assert_array_equal(again.log.of("latency"), latencies)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +248,8 @@ def test_a_trial_with_some_late_queries_is_judged_alike(slow_ms: int) -> None:
 def test_a_hopeless_trial_ends_early_and_is_not_kept() -> None:
     driver, subject = driver_of("server", service_ns=lambda _at, _n: 5 * MS)
     outcome, recorded = mlcommons.trial_by_loadgen(driver, Plan(1000.0, 20_000, 20 * MS, 3))
-    assert recorded.figures["result_query_count"] < 1000  # LoadGen itself has not gone on to its end
+    # LoadGen itself has not gone on to its end, though it hands over at once what was due in a busy machine's pause.
+    assert recorded.figures["result_query_count"] < 15_000
     assert len(subject.served) == len(outcome.log) < 100
     assert (outcome.log.of("latency") > 20 * MS).sum() > 3
 
@@ -271,7 +286,7 @@ def test_a_subject_that_raises_ends_the_run_and_leaves_nothing_behind(
         )
     assert calls == 40
     assert list(tmp_path.iterdir()) == []
-    assert psutil.Process().num_threads() <= threads
+    wait_until(lambda: psutil.Process().num_threads() <= threads)  # the system counts a thread until it is all gone
     measured, _ = mlcommons.streams_by_loadgen(driver, np.array([300 * US]))  # LoadGen works as before
     assert len(measured.at) >= 5
 
@@ -384,7 +399,11 @@ def test_the_span_is_from_the_first_call_to_the_last_answer(
 @pytest.mark.parametrize("scenario", ["single-stream", "multi-stream", "offline", "server", "camera"])
 def test_a_block_has_the_same_form_whoever_generates_the_load(scenario: ScenarioName) -> None:
     limits = Limits(
-        least_seconds=0.1, least_samples=5, warm_up_least_seconds=0, warm_up_most_seconds=0.2, most_seconds=1
+        least_seconds=0.1,
+        least_samples=5,
+        warm_up_least_seconds=0,
+        warm_up_most_seconds=0.2,
+        most_seconds=1 if scenario == "server" else 60,  # that one goes on till then
     )
     found = {}
     for generator in ("own", "mlcommons"):
@@ -393,7 +412,7 @@ def test_a_block_has_the_same_form_whoever_generates_the_load(scenario: Scenario
             planned_pictures(5),
             Cell(model="planned", scenario=scenario),
             limits,
-            ScenarioSettings(generator=generator, bound_ms=500.0, rate=100.0),
+            ScenarioSettings(generator=generator, bound_ms=60_000.0, rate=100.0),
             progress=lambda *_: None,
         )
     own, loadgen = found["own"], found["mlcommons"]
