@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from gapcam_bench.block import Block, Request, ScenarioSettings
 from gapcam_bench.block_file import read_block, write_block
 from gapcam_bench.cell import Cell
 from gapcam_bench.limits import Limits
+from gapcam_bench.sweep import processes
 from gapcam_bench.sweep.lifeline import PARENT
 from gapcam_bench.sweep.processes import BlockError, Patience, measure_in_process, patience
 
@@ -29,7 +31,9 @@ HANGS = """
 import os, pathlib, sys, time
 from gapcam_bench.sweep.lifeline import end_with_parent
 end_with_parent()
-pathlib.Path(sys.argv[2], "pid").write_text(str(os.getpid()))
+pid = pathlib.Path(sys.argv[2], "pid")
+pid.with_name("pid.new").write_text(str(os.getpid()))
+pid.with_name("pid.new").rename(pid)
 print('{"phase": "warm-up", "done": 0.5}', flush=True)
 time.sleep(600)
 """
@@ -41,6 +45,25 @@ from gapcam_bench.cell import Cell
 measure_in_process(
     Request(cell=Cell(model="m.onnx"), file="m.onnx"), pathlib.Path(sys.argv[1]), worker=sys.argv[2],
     on_phase=lambda phase, done: print(phase, flush=True),
+)
+"""
+# The same with a patience whose time begins with the worker's first word, however long it takes to start.
+MEASURES_WITH_PATIENCE = """
+import sys, pathlib, time, types
+from gapcam_bench.sweep import processes
+from gapcam_bench.block import Request
+from gapcam_bench.cell import Cell
+
+heard = []
+
+def on_phase(phase, done):
+    heard.append(time.monotonic())
+    print(phase, flush=True)
+
+processes.time = types.SimpleNamespace(monotonic=lambda: time.monotonic() - heard[0] if heard else 0.0)
+processes.measure_in_process(
+    Request(cell=Cell(model="m.onnx"), file="m.onnx"), pathlib.Path(sys.argv[1]), worker=sys.argv[2],
+    allowed=processes.Patience(float(sys.argv[3]), float(sys.argv[4])), on_phase=on_phase,
 )
 """
 
@@ -72,6 +95,18 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def patience_begins_when(holds: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes for who listens to a worker before that."""
+    since: list[float] = []
+
+    def monotonic() -> float:
+        if not since and holds():
+            since.append(time.monotonic())
+        return time.monotonic() - since[0] if since else 0.0
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=monotonic))
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
@@ -138,38 +173,50 @@ def test_a_process_that_hangs_is_killed(
     assert not pid.exists() or is_gone(int(pid.read_text()))
 
 
-def test_what_a_hanging_process_has_started_is_killed_with_it(worker: Callable[[str], str], folder: Path) -> None:
+def test_what_a_hanging_process_has_started_is_killed_with_it(
+    worker: Callable[[str], str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = worker(
         "import pathlib, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "pathlib.Path(sys.argv[2], 'pid').write_text(str(child.pid))\n"
+        "new = pathlib.Path(sys.argv[2], 'pid.new')\n"
+        "new.write_text(str(child.pid))\n"
+        "new.rename(new.with_suffix(''))\n"
         "time.sleep(600)\n"
     )
+    patience_begins_when((folder / "pid").exists, monkeypatch)
     with pytest.raises(BlockError, match="hung"):
-        measure_in_process(REQUEST, folder, worker=name, allowed=Patience(3, 60))
+        measure_in_process(REQUEST, folder, worker=name, allowed=Patience(0.5, 60))
     pid = int((folder / "pid").read_text())
     wait_until(lambda: is_gone(pid))
 
 
 def test_a_process_that_says_nothing_more_but_does_not_end_is_killed(
-    worker: Callable[[str], str], folder: Path
+    worker: Callable[[str], str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = worker("import os, time\nos.close(1)\ntime.sleep(600)")
+    patience_begins_when(lambda: False, monkeypatch)
     with pytest.raises(BlockError, match="did not end within"):
         measure_in_process(REQUEST, folder, worker=name, allowed=Patience(0.5, 60))
 
 
 @pytest.mark.parametrize("after", ["os.kill(os.getpid(), 9)", "time.sleep(600)", "os.close(1); time.sleep(600)"])
 def test_a_whole_block_counts_however_its_process_ends(
-    worker: Callable[[str], str], folder: Path, make_block: Callable[..., Block], after: str
+    worker: Callable[[str], str],
+    folder: Path,
+    make_block: Callable[..., Block],
+    after: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = folder.parent / "made"
     made.mkdir()
     write_block(make_block(REQUEST.cell, 0), made)
     name = worker(
-        f"import os, shutil, sys, time\nshutil.copytree({str(made)!r}, sys.argv[2], dirs_exist_ok=True)\n{after}\n"
+        f"import os, shutil, sys, time\nshutil.copytree({str(made)!r}, sys.argv[2], dirs_exist_ok=True)\n"
+        f"open({str(folder.parent / 'whole')!r}, 'w').close()\n{after}\n"
     )
-    measure_in_process(REQUEST, folder, worker=name, allowed=Patience(3, 60))
+    patience_begins_when((folder.parent / "whole").exists, monkeypatch)
+    measure_in_process(REQUEST, folder, worker=name, allowed=Patience(1, 60))
     assert read_block(folder).facts.key == REQUEST.cell.key
     assert not (folder / "request.json").exists()
     (folder / "block.npz").unlink()
@@ -187,12 +234,10 @@ def test_time_in_which_the_parent_was_stopped_is_not_the_workers(
         'import pathlib, sys, time\nprint(\'{"phase": "load"}\', flush=True)\ntime.sleep(0.7)\n'
         "print('{\"phase\": \"check\"}', flush=True)\ntime.sleep(0.7)\npathlib.Path(sys.argv[2], 'done').touch()\n"
     )
-    script = MEASURES.replace("on_phase=", f"allowed=Patience({allowed.silent_s}, {allowed.total_s}), on_phase=")
+    patient = str(allowed.silent_s), str(allowed.total_s)
     parent = subprocess.Popen(
-        [sys.executable, "-c", script.replace("import measure_in_process", "import Patience, measure_in_process"),
-         str(folder), name],
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", MEASURES_WITH_PATIENCE, str(folder), name, *patient], stdout=subprocess.PIPE
+    )
     with parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"load\n"
