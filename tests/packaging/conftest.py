@@ -20,5 +20,7 @@ def root() -> Path:
 def source_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout without what make and the tools leave in it; builds may write there."""
     copy = tmp_path_factory.mktemp("source") / "gapcam"
-    left_behind = shutil.ignore_patterns(".git", ".venv", "out", "dist", "build", "__pycache__", ".*_cache")
+    left_behind = shutil.ignore_patterns(
+        ".git", ".venv", "out", "dist", "build", "__pycache__", ".*_cache", ".hypothesis"
+    )
     return Path(shutil.copytree(ROOT, copy, ignore=left_behind))
