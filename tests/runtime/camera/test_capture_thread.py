@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 
+import planned_camera
 import pytest
 from planned_camera import (
     FAST,
@@ -22,6 +23,7 @@ from planned_camera import (
     session_with,
 )
 
+from gapcam.camera import capture_thread
 from gapcam.camera.backoff import Reopen
 from gapcam.camera.capture_thread import BROKEN_ROW
 from gapcam.camera.captured_frame import SourceFrame
@@ -39,6 +41,30 @@ def _no_thread_left() -> Iterator[None]:
         yield
 
 
+class Clock:
+    """That of sources and of who reads them. It stands still but for what the test lets pass: nothing is ever late."""
+
+    AHEAD = 1.7e9
+    """So far is the clock of the world."""
+
+    def __init__(self) -> None:
+        self.now = float(int(time.monotonic()))  # sums are exact
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now + self.AHEAD
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(capture_thread, "time", clock)
+    monkeypatch.setattr(planned_camera, "SourceFrame", lambda image, _: SourceFrame(image, clock.now))
+    return clock
+
+
 def run(source: PlannedSource, *, reopen: Reopen | None = None, live: bool = False) -> tuple[KeepingSink, SourceStatus]:
     """All of a source's frames, none dropped, and its status at the end."""
     source.live, sink = live, KeepingSink()
@@ -52,9 +78,15 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[s
     return [record.message for record in caplog.records if record.levelno >= level and hasattr(record, "source")]
 
 
-def test_a_lost_source_is_opened_again_and_its_frames_are_numbered_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_source_is_opened_again_and_its_frames_are_numbered_on(
+    caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    def later() -> object:
+        clock.now += 0.4
+        return picture()
+
     caplog.set_level(logging.INFO, "gapcam.camera")
-    source = PlannedSource([picture(), picture(), LOST, picture(), LOST, picture()], "door")
+    source = PlannedSource([picture(), picture(), LOST, later, LOST, later], "door")
     sink, status = run(source)
     assert sink.kept == [("door", number) for number in range(4)]
     assert source.calls == ["open", "close"] * 3
@@ -62,9 +94,9 @@ def test_a_lost_source_is_opened_again_and_its_frames_are_numbered_on(caplog: py
     said = lines(caplog)
     assert said[0] == "source door: running: 6 x 4 pixels"
     assert said[1] == "source door: lost: it was unplugged; it is opened again"
-    assert said[2].startswith("source door: gives frames again after 0.")
+    assert said[2] == "source door: gives frames again after 0.4 s"
     assert said[3] == said[1]
-    assert said[4].startswith("source door: gives frames again after 0.")
+    assert said[4] == said[2]
     assert said[5:] == ["source door: ended after 4 frames"]
     assert {record.source for record in caplog.records if hasattr(record, "source")} == {"door"}
 
@@ -104,32 +136,40 @@ def test_while_it_is_lost_the_status_says_why() -> None:
         assert pipeline.status().sources[0].problem == "it was unplugged"
         assert abs(pipeline.status().sources[0].since - time.time()) < PATIENCE_S
         started = time.monotonic()
-    assert time.monotonic() - started < 5  # stopping does not wait until it would have been opened again
+    assert time.monotonic() - started < 30  # stopping does not wait until it would have been opened again
     assert (pipeline.status().sources[0].state, pipeline.status().sources[0].problem) == ("stopped", "")
     assert source.calls == ["open", "close", "close"]
 
 
-def test_it_is_given_up_after_the_time_that_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
-    source = PlannedSource([picture()] + [LOST] * 10_000)
-    started = time.monotonic()
+def test_it_is_given_up_after_the_time_that_was_asked_for(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    def later() -> object:
+        clock.now += 0.125
+        return LOST
+
+    source = PlannedSource([picture()] + [later] * 10_000)
+    started = clock.now
     with pytest.raises(SourceLostError, match="unplugged"):
         run(source, reopen=Reopen(**FAST, give_up_s=1))
-    assert 1 <= time.monotonic() - started < 5
-    assert source.calls.count("open") > 5
+    assert clock.now - started == 1
+    assert source.calls.count("open") == 8
     assert lines(caplog, logging.ERROR) == ["source camera: failed: it was unplugged"]
 
 
-def test_it_is_given_up_in_time_however_long_the_waits_are() -> None:
-    source, started = PlannedSource([picture(), LOST, LOST]), time.monotonic()
+def test_it_is_given_up_in_time_however_long_the_waits_are(clock: Clock) -> None:
+    def waited() -> object:
+        clock.now += 1
+        return LOST
+
+    source, started = PlannedSource([picture(), LOST, waited]), time.monotonic()
     with pytest.raises(SourceLostError, match="unplugged"):
         run(source, reopen=Reopen(first_s=60, greatest_s=60, give_up_s=1))
-    assert 1 <= time.monotonic() - started < 10
+    assert 1 <= time.monotonic() - started < 30
     assert source.calls.count("open") == 2  # it was tried once more at the end of the time
 
 
-def test_giving_up_counts_from_the_last_frame() -> None:
+def test_giving_up_counts_from_the_last_frame(clock: Clock) -> None:
     def later() -> object:
-        time.sleep(0.3)
+        clock.now += 1
         return picture()
 
     source = PlannedSource([step for _ in range(6) for step in (later, LOST)])
@@ -193,7 +233,7 @@ def test_a_long_row_of_broken_frames_is_a_lost_camera_but_only_a_damaged_file(li
     assert (status.captured, status.broken, status.reopened) == (3, 3 * BROKEN_ROW - 2, reopened)
 
 
-def test_the_moment_of_a_frame_is_that_of_its_capture_by_the_clock_of_the_world_too() -> None:
+def test_the_moment_of_a_frame_is_that_of_its_capture_by_the_clock_of_the_world_too(clock: Clock) -> None:
     class Late(PlannedSource):
         def read(self) -> SourceFrame | None:
             frame = super().read()
@@ -201,7 +241,8 @@ def test_the_moment_of_a_frame_is_that_of_its_capture_by_the_clock_of_the_world_
 
     sink, status = run(Late([picture()]))
     captured = sink.frames[0].captured
-    assert captured.time - captured.taken_at == pytest.approx(time.time() - time.monotonic(), abs=1)
+    assert captured.taken_at == clock.now - 100
+    assert captured.time - captured.taken_at == pytest.approx(clock.AHEAD, abs=1e-3)
     assert status.age is not None
     assert status.age.p50_ms > 100_000
 
@@ -220,23 +261,29 @@ class HangingSource(PlannedSource):
     """Its reads do not return in spite of everything, until the test lets them."""
 
     def __init__(self, *before: object, live: bool = True) -> None:
-        self.let_go = threading.Event()
+        self.hangs, self.let_go = threading.Event(), threading.Event()
         super().__init__([*before, self._hang, picture()], live=live)
 
     def _hang(self) -> object:
+        self.hangs.set()
         assert self.let_go.wait(PATIENCE_S)
         return picture()
 
 
-def test_a_source_that_hangs_is_shown_as_stalled_until_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_source_that_hangs_is_shown_as_stalled_until_it_comes_back(
+    caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
     caplog.set_level(logging.INFO, "gapcam.camera")
     source, other, sink = HangingSource(picture()), FedSource("other"), KeepingSink()
     reopen = Reopen(stall_s=0.2)
     with Pipeline(session_with(lambda _: None), [source, other], [sink], reopen=reopen, batch=False) as pipeline:
-        eventually(lambda: pipeline.status().sources[0].state == "stalled")
+        assert source.hangs.wait(PATIENCE_S)
+        eventually(lambda: sink.kept)
+        assert pipeline.status().sources[0].state == "running"
+        clock.now += 0.3
         status = pipeline.status().sources[0]
-        assert status.problem.startswith("no frame and no error for 0.")
-        assert time.time() - status.since >= 0.2
+        assert (status.state, status.problem) == ("stalled", "no frame and no error for 0.3 s")
+        assert clock.time() - status.since == pytest.approx(0.3, abs=1e-3)
         other.feed(picture())
         eventually(lambda: ("other", 0) in sink.kept)  # nobody else waits
         eventually(lambda: any("stalled: no frame and no error for 0.2 s" in line for line in lines(caplog)))
@@ -249,10 +296,10 @@ def test_a_source_that_hangs_is_shown_as_stalled_until_it_comes_back(caplog: pyt
 def test_stopping_does_not_wait_for_a_source_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
     source, sink = HangingSource(picture()), KeepingSink()
     with Pipeline(session_with(lambda _: None), [source], [sink]) as pipeline:
-        eventually(lambda: len(sink.kept) == 1)
+        eventually(lambda: pipeline.status().sources[0].explained == len(sink.kept) == 1)
         started = time.monotonic()
         pipeline.stop(timeout_s=0.1)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
         assert sink.calls == ["open", "close"]
         assert pipeline.wait(0)
         status = pipeline.status().sources[0]
