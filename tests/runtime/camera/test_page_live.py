@@ -21,7 +21,9 @@ from watched_page import LABELS, WatchedPage, watched_page
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gapcam.camera.explain_settings import ExplainSettings
+from gapcam.camera.page import gate as gate_module
 from gapcam.camera.page import live as live_module
+from gapcam.camera.page import mjpeg as mjpeg_module
 from gapcam.camera.page import server as server_module
 from gapcam.camera.page.adaptation import LONG_S, SHORT_S, STEPS, Adaptation
 from gapcam.look import Look
@@ -37,9 +39,27 @@ def jpeg(image: np.ndarray, quality: int = 85) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
+class Clock:
+    """Of `live` or `mjpeg`: it stands still, so that no round trip is long but where the test says so."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def clients(watch) -> int:
     with watch.client() as http:
         return http.get("api/status").json()["clients"]
+
+
+def wait_for_clients(watch, count: int, what: str = "it") -> None:
+    """Until so many watch. The API, which answers an address only so often, is asked once."""
+    eventually(lambda: watch.page._seats.count() == count, what)
+    assert clients(watch) == count
 
 
 def test_a_frame_comes_with_all_that_is_known_of_it():
@@ -111,7 +131,8 @@ def test_a_client_that_is_never_ready_slows_nobody():
         assert stalled.frame().header["number"] == 59
 
 
-def test_a_client_that_reads_nothing_slows_nobody():
+def test_a_client_that_reads_nothing_slows_nobody(monkeypatch):
+    keep_deaf_clients(monkeypatch)
     with watched_page() as watch, watch.live(view={}) as client, deaf_client(watch) as deaf:
         ready = masked(b'{"type":"ready"}')
         deaf.sendall(masked(b'{"type":"view"}'))
@@ -122,7 +143,13 @@ def test_a_client_that_reads_nothing_slows_nobody():
             assert frame.header["number"] == number
         assert clients(watch) == 2
         deaf.close()
-        eventually(lambda: clients(watch) == 1, "that the deaf one's seat is free")
+        wait_for_clients(watch, 1, "that the deaf one's seat is free")
+
+
+def keep_deaf_clients(monkeypatch) -> None:
+    """They are not cut off while a test lasts, however slow the machine is."""
+    monkeypatch.setattr(gate_module, "SEND_S", 3600)
+    monkeypatch.setattr(server_module, "_PING_S", 3600)
 
 
 @contextmanager
@@ -164,14 +191,14 @@ def test_each_client_has_its_own_view_and_a_class_picked_gets_its_map():
 def test_what_a_client_wanted_is_wanted_no_more_when_it_picks_another_or_leaves():
     with watched_page() as watch:
         with watch.live(view={"class": 1}) as one, watch.live(view={"class": 1}):
-            eventually(lambda: clients(watch) == 2)
+            wait_for_clients(watch, 2)
             eventually(lambda: watch.pipeline.demand.wanted() == (1,))
             one.view(**{"class": 0})
             eventually(lambda: watch.pipeline.demand.wanted() == (0, 1))
             one.view(**{"class": None})
             eventually(lambda: watch.pipeline.demand.wanted() == (1,))
         eventually(lambda: watch.pipeline.demand.wanted() == ())
-        eventually(lambda: clients(watch) == 0)
+        wait_for_clients(watch, 0)
 
 
 def test_a_class_whose_map_is_not_there_yet_shows_the_bare_frame():
@@ -197,7 +224,8 @@ def test_a_quiet_scene_has_no_class_no_map_and_no_box():
         assert frame.data == jpeg(explained.captured.image)
 
 
-def test_the_look_the_boxes_and_the_width_are_the_clients():
+def test_the_look_the_boxes_and_the_width_are_the_clients(monkeypatch):
+    monkeypatch.setattr(live_module, "time", Clock())
     with watched_page() as watch, watch.live(view={}) as client:
         explained = watch.feed()
         client.frame()
@@ -338,13 +366,15 @@ def test_what_two_clients_see_alike_is_drawn_once():
         assert len(watch.page._frames.newest("cam").pictures) == 1
 
 
-def test_a_slow_client_gets_smaller_pictures_and_better_ones_again_when_it_is_fast():
+def test_a_slow_client_gets_smaller_pictures_and_better_ones_again_when_it_is_fast(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(live_module, "time", clock)
     with watched_page() as watch, watch.live(view={}) as client:
         watch.feed()
         frame = client.frame()
         assert (frame.header["quality"], frame.header["scale"]) == STEPS[0]
         while frame.header["scale"] == 1:
-            time.sleep(LONG_S + 0.02)
+            clock.now += LONG_S + 0.02
             watch.feed()
             frame = client.next()
         assert frame.header["quality"] < STEPS[0].quality
@@ -359,7 +389,9 @@ def test_a_slow_client_gets_smaller_pictures_and_better_ones_again_when_it_is_fa
         assert (frame.header["quality"], frame.header["scale"]) == STEPS[0]
 
 
-def test_who_waits_for_the_encoder_gets_smaller_pictures():
+def test_who_waits_for_the_encoder_gets_smaller_pictures(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(live_module, "time", clock)
     with watched_page() as watch, watch.live(view={}) as client:
         watch.feed()
         assert client.frame().header["quality"] == STEPS[0].quality
@@ -369,7 +401,7 @@ def test_who_waits_for_the_encoder_gets_smaller_pictures():
         watch.feed()
         client.ready()
         eventually(lambda: watch.page._frames.newest("cam").pictures, "that its picture waits")
-        time.sleep(1.1)
+        clock.now += 1.1
         free.set()
         client.frame()
         watch.feed()
@@ -406,14 +438,15 @@ def test_a_client_that_does_not_ask_is_closed_after_a_while(monkeypatch, view, l
             with pytest.raises(ConnectionClosed) as closed:
                 client.socket.recv(PATIENCE_S)
             assert closed.value.rcvd.code == live_module.TOO_SLOW
-        eventually(lambda: clients(watch) == 0)
+        wait_for_clients(watch, 0)
 
 
 def test_a_client_that_answers_no_ping_is_cut_off(monkeypatch):
-    monkeypatch.setattr(server_module, "_PING_S", 1.0)
+    monkeypatch.setattr(server_module, "_PING_S", 3.0)  # the other one, too, may take its time to answer
+    monkeypatch.setattr(live_module, "FIRST_VIEW_S", 3600)
     with watched_page() as watch, watch.live(view={}) as alive, deaf_client(watch) as dead:
-        eventually(lambda: clients(watch) == 2)
-        eventually(lambda: clients(watch) == 1, "that it is cut off")
+        wait_for_clients(watch, 2)
+        wait_for_clients(watch, 1, "that it is cut off")
         received = b""
         with suppress(ConnectionResetError):
             while chunk := dead.recv(4096):
@@ -426,14 +459,14 @@ def test_a_client_that_answers_no_ping_is_cut_off(monkeypatch):
 def test_one_more_than_may_watch_is_refused_until_one_leaves():
     with watched_page(max_clients=2) as watch, watch.live(view={}):
         with watch.live(view={}):
-            eventually(lambda: clients(watch) == 2)
+            wait_for_clients(watch, 2)
             with pytest.raises(InvalidStatus) as refused, watch.live():
                 pass
             assert refused.value.response.status_code == 503
             assert "2 watch already" in json.loads(refused.value.response.body)["error"]
             with watch.client() as http:
                 assert http.get("api/stream.mjpeg").status_code == 503
-        eventually(lambda: clients(watch) == 1)
+        wait_for_clients(watch, 1)
         with watch.live(view={}) as client:
             watch.feed()
             client.frame()
@@ -461,7 +494,8 @@ def parts(stream) -> tuple[dict[str, str], bytes]:
             data = rest[length + 2 :]
 
 
-def test_mjpeg_gives_the_newest_frames_in_the_view_that_was_asked_for():
+def test_mjpeg_gives_the_newest_frames_in_the_view_that_was_asked_for(monkeypatch):
+    monkeypatch.setattr(mjpeg_module, "time", Clock())
     with watched_page() as watch, watch.client() as http:
         explained = watch.feed()
         with http.stream("GET", "api/stream.mjpeg", params={"class": "blue", "alpha": 0.3}) as answer:
@@ -476,11 +510,12 @@ def test_mjpeg_gives_the_newest_frames_in_the_view_that_was_asked_for():
                 assert data == jpeg(explained.picture(1, look=Look(alpha=0.3), caption=False))
             assert watch.pipeline.demand.wanted() == (1,)
             assert clients(watch) == 1
-        eventually(lambda: clients(watch) == 0, "that the seat is free")
+        wait_for_clients(watch, 0, "that the seat is free")
         assert watch.pipeline.demand.wanted() == ()
 
 
-def test_a_player_that_reads_nothing_misses_frames_and_holds_nobody_up():
+def test_a_player_that_reads_nothing_misses_frames_and_holds_nobody_up(monkeypatch):
+    keep_deaf_clients(monkeypatch)
     with (
         watched_page() as watch,
         watch.live(view={}) as client,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from websockets.http11 import Response
 from websockets.sync.client import connect
 
 import gapcam
+from gapcam.camera import capture_thread
 from gapcam.camera.backoff import Reopen
 from gapcam.camera.errors import BrokenFrameError, SourceLostError
 from gapcam.camera.page.frame_times import BOUNDS_S, FrameTimes, Histogram
@@ -195,10 +197,30 @@ def test_names_from_programs_are_written_out():
         assert scraped.text.replace("\n", "").isprintable()
 
 
-def test_a_source_that_says_nothing_is_stalled_in_metrics_and_status():
-    with watched_page(reopen=Reopen(stall_s=0.2)) as watch, watch.client() as client:
+class HurriedClock:
+    """The true one, and so many seconds more as the test says."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self.more_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.more_s
+
+
+def test_a_source_that_says_nothing_is_stalled_in_metrics_and_status(monkeypatch):
+    clock = HurriedClock()
+    monkeypatch.setattr(capture_thread, "time", clock)
+    with watched_page(reopen=Reopen(stall_s=60)) as watch, watch.client() as client:
         watch.feed()
-        eventually(lambda: Scraped(watch)("gapcam_source_state", source="cam", state="stalled") == 1)
+
+        def stalled_a_minute_later() -> bool:
+            clock.more_s += 61
+            return watch.pipeline.status().sources[0].state == "stalled"
+
+        eventually(stalled_a_minute_later)
+        assert Scraped(watch)("gapcam_source_state", source="cam", state="stalled") == 1
         said = client.get("api/status").json()["sources"][0]
         assert said["state"] == "stalled"
         assert said["problem"].startswith("no frame and no error for ")
