@@ -10,8 +10,10 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -45,6 +47,7 @@ from gapcam.errors import ClassNotFoundError, UsageError
 PROGRAM = [sys.executable, "-m", "gapcam.cli.main"]
 INTERRUPTED = (130, -signal.SIGINT)  # the latter where the interrupt went through a library's own code: 130 to a shell
 PATTERN = "test://?size=160x120&fps=30"
+SO_TIMESTAMP = 29  # of Linux, with a C timeval
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105 - the tests' own
 
 
@@ -198,30 +201,27 @@ def test_separate_images_have_the_scores_that_they_have_alone_and_a_film_does_no
     assert all(each != pytest.approx(one, abs=1e-3) for each, one in zip(later, alone[1:], strict=True))
 
 
-def test_sources_of_one_name_get_names_of_their_own_and_a_duration_ends_what_has_no_end(model: Path) -> None:
-    done = camera(
-        model,
-        "-s",
-        PATTERN,
-        "-s",
-        f"{PATTERN}#rate=10,rotate=90",
-        "-s",
-        f"{PATTERN}#name=door",
-        "--duration",
-        1,
-        "--json",
-    )
+def test_sources_of_one_name_get_names_of_their_own(model: Path) -> None:
+    brief = f"{PATTERN}&frames=10"
+    done = camera(model, "-s", brief, "-s", f"{brief}#rate=10,rotate=90", "-s", f"{brief}#name=door", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert facts["ended_by"] == "--duration"
-    assert 1 <= facts["seconds"] < 10
     names = [source["name"] for source in facts["sources"]]
     assert len(set(names)) == 3
     assert names[1] == f"{names[0]}-2"
     assert names[2] == "door"
     assert [(source["width"], source["height"]) for source in facts["sources"]] == [(160, 120), (120, 160), (160, 120)]
-    assert all(source["lost"] == 0 and source["captured"] > 0 for source in facts["sources"])
+    assert all((source["lost"], source["captured"]) == (0, 10) for source in facts["sources"])
     assert "no --sink and no --serve" in done.stderr
+
+
+def test_a_duration_ends_what_has_no_end(model: Path) -> None:
+    done = camera(model, "-s", PATTERN, "--duration", 1, "--json")
+    facts = json.loads(done.stdout)
+    assert facts["ended_by"] == "--duration"
+    assert 1 <= facts["seconds"] < 30
+    # A machine that is very busy may not come to a frame.
+    assert done.returncode == (0 if facts["sources"][0]["captured"] else 5), done.stderr
 
 
 WRONG = [
@@ -333,7 +333,9 @@ def test_a_port_in_use_is_one_line(camera_here: Callable[..., Result]) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
 def test_a_signal_finishes_all_files(model: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     video, lines = tmp_path / "film.mp4", tmp_path / "lines.jsonl"
-    with started(model, "--source", PATTERN, "--sink", video, "--sink", lines, "--status-every", 0.2) as running:
+    sinks = ("--sink", video, "--sink", lines)
+    # Every frame: of those that wait for a sink, none is dropped where it has no turn for a while.
+    with started(model, "--source", PATTERN, "--policy", "all", *sinks, "--status-every", 0.2) as running:
         running.until(r"status .*explained=[1-9]\d")
         running.process.send_signal(number)
         assert running.ended() == code
@@ -373,8 +375,13 @@ def test_a_second_signal_ends_what_does_not_finish(model: Path, second: signal.S
 
 def test_after_kill_what_was_written_can_be_used(model: Path, tmp_path: Path) -> None:
     video, lines = tmp_path / "film.mp4", tmp_path / "lines.jsonl"
-    with started(model, "--source", PATTERN, "--sink", video, "--sink", lines, "--status-every", 0.2) as running:
-        running.until(r"status .*explained=(9\d|[1-9]\d\d)")  # three seconds
+    with started(model, "--source", PATTERN, "--sink", video, "--sink", lines, "--serve", "127.0.0.1:0") as running:
+        url = running.until(r"the page is at (http://127\.0\.0\.1:\d+/)")[1]
+        until = time.monotonic() + 60
+        # A status of the pipeline: that of the log does not say what has been written.
+        while min(sink["written"] for sink in httpx.get(f"{url}api/status", timeout=30).json()["sinks"][:2]) < 90:
+            assert time.monotonic() < until  # three seconds
+            time.sleep(0.05)
         running.process.kill()
         running.ended()
     assert frames_in(video) >= 30
@@ -385,7 +392,7 @@ def test_after_kill_what_was_written_can_be_used(model: Path, tmp_path: Path) ->
 def test_who_reads_stdout_no_more_ends_it(model: Path) -> None:
     with started(model, "--source", PATTERN, "--sink", "-") as running:
         assert running.process.stdout is not None
-        assert json.loads(running.process.stdout.readline())["frame"] == 0
+        assert json.loads(running.process.stdout.readline())["source"]
         running.process.stdout.close()
         assert running.ended() == 1
         assert running.until("ended by its sinks' end")
@@ -456,7 +463,7 @@ def test_credentials_are_nowhere_to_be_seen_even_where_all_fails(model: Path, tm
         seen = ""
         bearer = {"Authorization": f"Bearer {TOKEN}"}
         for path in ("metrics", "api/status", "api/settings", "api/events", "healthz", "openapi.json", "login", ""):
-            answer = httpx.get(url + path, headers=bearer)
+            answer = httpx.get(url + path, headers=bearer, timeout=30)
             seen += answer.text + str(answer.headers)
         running.process.terminate()
         assert running.ended() == 0
@@ -490,18 +497,24 @@ def test_the_page_asks_for_the_token_wherever_it_comes_from(model: Path, tmp_pat
     }[where]
     with started(model, "--source", PATTERN, "--serve", "127.0.0.1:0", *given, **more) as running:
         url = running.until(r"the page is at (http://127\.0\.0\.1:\d+/)")[1]
-        assert httpx.get(f"{url}healthz").json() == {"status": "ok"}
-        assert httpx.get(f"{url}api/status").status_code == 401
-        status = httpx.get(f"{url}api/status", headers={"Authorization": f"Bearer {TOKEN}"})
+        until = time.monotonic() + 30
+        # The page is there before the pipeline begins.
+        while httpx.get(f"{url}healthz", timeout=30).json() != {"status": "ok"}:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert httpx.get(f"{url}api/status", timeout=30).status_code == 401
+        status = httpx.get(f"{url}api/status", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
         assert status.status_code == 200
         assert status.json()["sources"][0]["captured"] >= 0
         assert TOKEN not in running.log
 
 
 def test_logs_may_be_json_down_to_the_last_line(model: Path) -> None:
-    done = camera(model, "--source", f"{PATTERN}&frames=15", "--log-format", "json", "--status-every", 0.1)
-    rows = [json.loads(line) for line in done.stderr.splitlines()]
-    assert done.returncode == 0
+    with started(model, "--source", PATTERN, "--log-format", "json", "--status-every", 0.1) as running:
+        running.until('"message": "status"')
+        running.process.terminate()
+        assert running.ended() == 0
+        rows = [json.loads(line) for line in running.lines]
     assert {"time", "level", "message"} <= set.intersection(*map(set, rows))
     assert any(row["message"] == "status" and row["state"] for row in rows)
     failed = camera("absent.onnx", "--source", PATTERN, "--log-format", "json")
@@ -547,14 +560,21 @@ def test_on_a_terminal_a_table_shows_how_it_is_doing(model: Path) -> None:
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, 0x5414, b"\x28\x00\x78\x00\x00\x00\x00\x00")  # TIOCSWINSZ: 40 lines of 120
     process = subprocess.Popen(
-        [*PROGRAM, "camera", str(model), "--source", f"{PATTERN}#name=door", "--duration", "2"],
+        [*PROGRAM, "camera", str(model), "--source", f"{PATTERN}#name=door"],
         stderr=follower,
         stdout=subprocess.DEVNULL,
         env=environment(TERM="xterm", COLUMNS="120"),
     )
     os.close(follower)
-    shown = b""
+    until = time.monotonic() + 60
+    shown, plain = b"", ""
+    looked_for = ["best class", r"door\s+running\s+160x120\s+\d", r"(red|blue) 0\.\d\d"]
     while True:
+        if looked_for and all(re.search(pattern, plain) for pattern in looked_for):
+            looked_for = []
+            process.terminate()
+        if not select.select([leader], [], [], 60)[0]:
+            process.kill()
         try:
             part = os.read(leader, 65536)
         except OSError:  # its end, on Linux
@@ -562,12 +582,13 @@ def test_on_a_terminal_a_table_shows_how_it_is_doing(model: Path) -> None:
         if not part:
             break
         shown += part
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
+        if looked_for and time.monotonic() > until:
+            process.kill()
     os.close(leader)
-    assert process.wait(10) == 0
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert "best class" in plain
-    assert re.search(r"door\s+running\s+160x120\s+\d", plain)
-    assert re.search(r"(red|blue) 0\.\d\d", plain)
+    code = process.wait(30)
+    assert not looked_for, plain
+    assert code == 0
     assert " status source=" not in plain
 
 
@@ -575,21 +596,27 @@ def test_systemd_hears_that_it_is_up_alive_and_stopping(model: Path, tmp_path: P
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(30)
+        systemd.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
         heard: list[str] = []
+        said_at: list[float] = []  # of the last one, as the kernel has noted it: it may have waited to be heard
 
         def hear(until: Callable[[str], bool]) -> None:
             while not heard or not until(heard[-1]):
-                heard.append(systemd.recv(65536).decode())
+                message, ancillary, _, _ = systemd.recvmsg(65536, 1024)
+                heard.append(message.decode())
+                said_at[:] = [s + us / 1e6 for *_, data in ancillary for s, us in [struct.unpack("ll", data)]]
 
         more = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
         with started(model, "--source", f"{PATTERN}#name=door", **more) as running:
             hear(lambda text: text.startswith("READY=1\nSTATUS=door "))
-            began = time.monotonic()
+            times = [*said_at]
             for _ in range(8):
                 hear(lambda text: text == "WATCHDOG=1")
                 heard.append("")
-            # A quarter of a second each, but some may have waited to be heard; at a second systemd kills.
-            assert 0.7 < time.monotonic() - began < 8
+                times += said_at
+            # A quarter of a second each, but one that was late does not hold up the next; at a second systemd kills.
+            assert len(times) == 9
+            assert 0.7 < times[-1] - times[0] < 8
             hear(lambda text: text.startswith("STATUS=door running"))
             running.process.terminate()
             hear(lambda text: text.startswith("STOPPING=1"))
