@@ -424,7 +424,7 @@ def test_a_result_that_would_be_written_over_something_else_is_noticed_before(tm
 
 
 no_health_check = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )  # each example writes what it changes anew
 
 
