@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 CASES = ("bare", "lines", "page", "behind")
 WARM_UP_S = 1.0
 PICTURES = 30
+_CLIENT_ENDS_S = 60.0
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,15 +254,16 @@ def _sinks(name: str, folder: Path, page: PageServer | None) -> list[Sink]:
 
 @contextmanager
 def _watching(page: PageServer | None, seen: dict[str, Any]) -> Iterator[None]:
-    """A client of the page, where there is one; afterwards `seen` holds what it saw."""
+    """A client of the page, where there is one, once it is connected; afterwards `seen` holds what it saw."""
     if page is None:
         yield
         return
     command = child_module("gapcam_bench.page_client", _live_url(page))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:  # noqa: S603
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as client:  # noqa: S603
         try:
-            yield
-            answer, _ = client.communicate("", timeout=10)
+            if client.stdout is not None and client.stdout.readline():  # nothing, where it has ended
+                yield
+            answer, _ = client.communicate(timeout=_CLIENT_ENDS_S)
         finally:
             client.kill()
     if client.returncode != 0:

@@ -33,10 +33,12 @@ def watch(url: str, view: str, token: str) -> None:
         socket.send(json.dumps({"type": "view", **json.loads(view)}))
         click.echo("watching")
         last = time.monotonic()
-        while not ended.is_set():
+        while not (ended.is_set() and seen["frames"]):  # a first frame that is on its way is waited for
             try:
                 message = socket.recv(timeout=0.5)
             except TimeoutError:
+                if ended.is_set():
+                    break
                 continue
             except ConnectionClosed as closed:
                 seen["closed"] = str(closed)
