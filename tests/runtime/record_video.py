@@ -21,20 +21,13 @@ from gapcam.camera.sinks.sink_options import SinkOptions
 from gapcam.camera.sinks.video_file import VideoFileSink
 
 
-class _Terminated(Exception):  # noqa: N818 - no error
-    pass
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
-
-
 def main() -> None:
     path, fps = Path(sys.argv[1]), float(sys.argv[2])
     limited = len(sys.argv) > 3
     if limited:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-    signal.signal(signal.SIGTERM, _terminate)
+    signals: list[int] = []  # a handler that took a lock could wait for what it interrupts
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     make = FrameMaker()
     sink = VideoFileSink(path, SinkOptions(min_free_bytes=0, bare=True))
     sink.open()
@@ -42,10 +35,11 @@ def main() -> None:
         began = time.monotonic()
         for number in itertools.count():
             time.sleep(max(0.0, began + number / fps - time.monotonic()))
+            if signals:
+                break
             image = noise(number) if limited else picture(0)
             sink.write(make(image, number=number, at=number / fps))
             print(number, flush=True)  # noqa: T201
-    except _Terminated:
         ended = "terminated"
     except SinkEndedError as error:
         ended = str(error)

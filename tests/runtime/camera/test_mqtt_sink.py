@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
@@ -126,6 +127,13 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 20) -> None:
         time.sleep(0.01)
 
 
+def delivered(sink: MqttSink) -> bool:
+    """Whether nothing waits, and the broker has said of everything that it has it."""
+    with sink._sending:
+        waiting = [*sink._events, *sink._frames]
+        return not waiting and all(info.is_published() for info in sink._on_the_way)
+
+
 def test_frames_events_and_whether_the_camera_is_there_are_published(
     frames: FrameMaker, shared_broker: MqttBroker
 ) -> None:
@@ -134,7 +142,9 @@ def test_frames_events_and_whether_the_camera_is_there_are_published(
             given = [frames(number=n, events=("red",) if n == 2 else ()) for n in range(5)]
             for frame in given:
                 sink.write(frame)
-            seen.until(lambda: len(seen.numbers()) == 5)
+            # What has another quality of service may be overtaken.
+            seen.until(lambda: len(seen.numbers()) == 5 and bool(seen.on("home/events")))
+            wait_until(lambda: delivered(sink))
         assert seen.on("home/cam/frame") == [json.loads(json.dumps(frame.to_dict())) for frame in given]
         assert seen.on("home/events") == [given[2].events[0].to_dict()]
         seen.until(lambda: seen.texts("home/status")[-1:] == ["offline"])
@@ -195,7 +205,7 @@ def test_what_is_cut_off_is_offline_by_its_last_will() -> None:
         environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
         process = subprocess.Popen([sys.executable, "-c", SENDER, uri], env=environment)
         try:
-            seen.until(lambda: len(seen.numbers()) >= 3)
+            seen.until(lambda: len(seen.numbers()) >= 3 and bool(seen.texts("home/status")))
         finally:
             process.kill()
             process.wait()
@@ -220,8 +230,10 @@ def test_a_broker_that_is_killed_and_comes_back_gets_what_is_new_and_every_event
         broker.start()
         seen.subscribed()
         wait_until(lambda: "connected again" in caplog.text)
+        wait_until(lambda: delivered(sink))  # else the next one would take the oldest one's place
         sink.write(frames(number=201))
         seen.until(lambda: 201 in seen.numbers())
+        wait_until(lambda: delivered(sink))
         assert sink.undelivered == 200 - FRAMES_WAITING
         assert [row["frame"] for row in seen.on("home/events")] == [50, 100, 150, 200] or len(
             seen.on("home/events")
@@ -290,7 +302,7 @@ def test_a_broker_that_is_not_there_costs_a_log_line_and_no_time(
         with sink_at(broker) as sink:
             sink.write(frames())
             wait_until(lambda: "is not reached" in caplog.text)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
     assert sink.undelivered == 1
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
@@ -349,4 +361,6 @@ def test_over_tls_to_a_broker_whose_certificate_is_trusted_and_to_no_other(
         with sink_at(broker, scheme="mqtts", options=SinkOptions(ca_file=tmp_path / "authority.pem")) as sink:
             sink.write(frames())
             wait_until(lambda: "connected" in caplog.text)
+            wait_until(lambda: delivered(sink))
         assert sink.undelivered == 0
+    gc.collect()  # here, not within another test
