@@ -26,6 +26,7 @@ from planned_camera import (
 from small_models import fake_red_and_blue, red_and_blue
 
 import gapcam
+from gapcam.camera import batching
 from gapcam.camera.errors import StopRequestedError
 from gapcam.camera.explain_settings import ExplainSettings
 from gapcam.camera.explained_frame import ExplainedFrame
@@ -114,8 +115,6 @@ def test_the_age_of_a_frame_is_counted_from_its_capture_until_it_is_handed_over(
         gate.wait_for(2)
         time.sleep(0.05)
         gate.open()
-        slow.let()
-        slow.wait_for(2)
         eventually(lambda: pipeline.status().sources[0].explained == 2)
         time.sleep(0.1)
         slow.open()
@@ -128,7 +127,7 @@ def test_the_age_of_a_frame_is_counted_from_its_capture_until_it_is_handed_over(
     assert second.timings_ms["wait"] >= 200
     assert inference.p50_ms >= 50  # the lesser one
     assert inference.greatest_ms >= 200
-    assert age.p50_ms >= min(inference.greatest_ms, second.timings_ms["wait"])
+    assert age.p50_ms >= 200  # the lesser one, too
     assert age.greatest_ms >= second.timings_ms["wait"] + 50
     assert later.greatest_ms >= age.greatest_ms + 100
 
@@ -192,13 +191,26 @@ def test_frames_that_are_there_share_an_inference_only_where_that_is_wanted(batc
     assert sorted(sink.kept) == [("a", 0), ("a", 1), ("b", 0), ("c", 0)]
 
 
-def test_what_several_sources_gain_by_a_batch_is_measured_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+class CostOfRuns:
+    """A clock that only runs of the network move on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_what_several_sources_gain_by_a_batch_is_measured_at_the_start(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO, "gapcam.camera")
-    runs: list[int] = []
+    runs, clock = list[int](), CostOfRuns()
+    monkeypatch.setattr(batching, "time", clock)
 
     def during(image: np.ndarray) -> None:
         runs.append(len(image))
-        time.sleep(0.002)  # a run costs the same whatever it holds
+        clock.now += 0.002  # a run costs the same whatever it holds
 
     pipeline = Pipeline(session_with(during), [frames(3, "a"), frames(3, "b")], [KeepingSink()])
     pipeline.run()

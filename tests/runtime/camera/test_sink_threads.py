@@ -28,6 +28,7 @@ from gapcam.camera.backoff import Reopen
 from gapcam.camera.errors import SinkEndedError
 from gapcam.camera.explained_frame import ExplainedFrame
 from gapcam.camera.pipeline import Pipeline
+from gapcam.camera.sink_thread import SinkThread
 from gapcam.camera.status import SinkStatus
 from gapcam.errors import DataError
 
@@ -255,7 +256,13 @@ def test_closing_from_outside_is_waited_for_as_long_as_it_takes_but_not_for_ever
         started = time.monotonic()
         pipeline.stop(timeout_s=0.1)
         assert time.monotonic() - started < 10
-        assert [sink.calls for sink in sinks] == [["open", "close"]] * 2
+        eventually(lambda: [sink.calls for sink in sinks] == [["open", "close"]] * 2)
+    for sink, waited_s in zip(sinks, (PATIENCE_S, 0.1), strict=True):
+        alone = SinkThread(sink, blocking=False, reopen=Reopen(), stop=lambda: None, ended=lambda: None)
+        started = time.monotonic()
+        alone.abandon(waited_s)
+        assert time.monotonic() - started < 10
+        assert sink.calls == ["open", "close", "close"]
     let_go.set()
     closing.set()
     eventually(lambda: not any("gapcam" in thread.name for thread in threading.enumerate()))
@@ -289,7 +296,9 @@ def test_a_sink_that_hangs_where_nothing_may_be_dropped_does_not_hang_the_stop()
         eventually(lambda: source.given == 5)
         pipeline.stop(timeout_s=0.1)
         check_sums(pipeline.status())
-        assert all(entry.waiting == 0 for entry in (*pipeline.status().sources, *pipeline.status().sinks))
+        # A thread that is about to put a frame finds out in its own time.
+        eventually(lambda: all(one.waiting == 0 for one in (*pipeline.status().sources, *pipeline.status().sinks)))
+        check_sums(pipeline.status())
     let_go.set()
     eventually(lambda: not any("gapcam" in thread.name for thread in threading.enumerate()))
 
