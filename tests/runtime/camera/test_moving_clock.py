@@ -109,8 +109,10 @@ def test_rotation_turns_the_frame() -> None:
 def test_frames_come_at_their_rate_and_an_interrupt_ends_the_wait() -> None:
     source = opened("test://?size=64x64&fps=50", pace=None)
     assert source.paced
-    taken = [frame.taken_at for frame in frames(source, 21)]
-    assert 0.39 < taken[-1] - taken[0] < 0.7
+    began = time.monotonic()
+    taken = np.array([frame.taken_at for frame in frames(source, 21)])
+    assert np.all(taken - began > np.arange(21) / 50 - 0.005)
+    assert np.median(np.diff(taken)) < 0.035  # the most part of them, on however busy a machine
     source.interrupt()
     with pytest.raises(SourceLostError, match="interrupted"):
         source.read()

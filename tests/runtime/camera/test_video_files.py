@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from camera_servers.stamped_frame import read_stamp, stamped_frame
-from native_threads import native_threads
+from planned_camera import eventually
 from written_videos import number_of, write_video
 
 from gapcam.camera.captured_frame import SourceFrame
@@ -103,19 +103,23 @@ def test_a_file_is_played_in_its_own_time(tmp_path: Path, times_ms: list[int] | 
     path = write_video(tmp_path / "a.mkv", 10, fps=20, times_ms=times_ms)
     source = opened(path, pace=None)
     assert source.paced
+    began = time.monotonic()
     frames, _ = read_all(source)
     positions = np.array([frame.position_s for frame in frames])
     taken = np.array([frame.taken_at for frame in frames])
-    late = (taken - taken[0]) - (positions - positions[0])
     assert positions[-1] > 0.4
-    assert np.all(late > -0.005)
-    assert np.median(late) < 0.03
+    assert np.all(taken - began - (positions - positions[0]) > -0.005)
+    assert np.median(np.diff(taken) - np.diff(positions)) < 0.03
 
 
 def test_another_rate_paces_a_file_anew(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 10, fps=10)
-    frames, _ = read_all(opened(path, pace=None, fps=50))
-    assert 0.17 < frames[-1].taken_at - frames[0].taken_at < 0.5
+    source = opened(path, pace=None, fps=50)
+    began = time.monotonic()
+    frames, _ = read_all(source)
+    taken = np.array([frame.taken_at for frame in frames])
+    assert np.all(taken - began > np.arange(10) / 50 - 0.005)
+    assert np.median(np.diff(taken)) < 0.05
     assert frames[-1].position_s == pytest.approx(0.9, abs=0.002)
 
 
@@ -129,12 +133,15 @@ def test_who_reads_too_slowly_is_not_flooded_later(tmp_path: Path) -> None:
 
 def test_a_loop_goes_on_without_a_seam(tmp_path: Path) -> None:
     source = opened(write_video(tmp_path / "a.mp4", 6, fps=20), loop=True, pace=None)
+    began = time.monotonic()
     frames, _ = read_all(source, at_most=15)
     assert numbers(frames) == [n % 6 for n in range(15)]
     assert [frame.position_s for frame in frames[6:9]] == pytest.approx([0, 0.05, 0.1], abs=0.002)
-    taken = np.diff([frame.taken_at for frame in frames])
-    assert np.median(taken) == pytest.approx(0.05, abs=0.02)
-    assert frames[-1].taken_at - frames[0].taken_at == pytest.approx(14 * 0.05, abs=0.1)
+    taken = np.array([frame.taken_at for frame in frames])
+    assert np.all(taken - began > np.arange(15) / 20 - 0.005)
+    waits = np.diff(taken)
+    assert np.median(waits) < 0.07
+    assert min(waits[5], waits[11]) < 0.1  # at the two seams, of which a busy machine may hold one up
 
 
 def test_seek_begins_at_the_frame_of_that_time(tmp_path: Path) -> None:
@@ -229,24 +236,30 @@ def test_a_file_that_was_cut_out_of_the_middle_of_another_begins_with_its_first_
 
 def test_a_closed_file_leaves_no_thread(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 30)
-    before = native_threads()
+    before = own_tasks()
     source = opened(path)
     source.read()
-    assert native_threads() > before or os.cpu_count() == 1  # the decoder's
+    started = own_tasks() - before
+    assert started or os.cpu_count() == 1  # the decoder's
     source.close()
-    assert native_threads() == before
+    eventually(lambda: not started & own_tasks())  # the system's list may be a moment behind
+
+
+def own_tasks() -> set[str]:
+    """The threads that the system knows of this process."""
+    return {task.name for task in Path("/proc/self/task").iterdir()}
 
 
 def test_rounds_from_a_position_on_follow_each_other_at_the_film_s_pace(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 30, fps=20)
     source = opened(path, pace=None, loop=True, seek_s=1.3)
+    began = time.monotonic()
     frames, _ = read_all(source, at_most=13)
     source.close()
     assert numbers(frames) == [26 + n % 4 for n in range(13)]
     taken = np.array([frame.taken_at for frame in frames])
-    late = taken - taken[0] - np.arange(13) / 20  # three rounds of 0.2 s
-    assert np.all(late > -0.005)
-    assert np.median(late) < 0.03
+    assert np.all(taken - began - np.arange(13) / 20 > -0.005)  # three rounds of 0.2 s
+    assert np.median(np.diff(taken)) < 0.08
 
 
 def test_seek_beyond_the_end_is_said(tmp_path: Path) -> None:
@@ -375,10 +388,9 @@ def test_an_interrupt_ends_the_wait_for_a_frame(tmp_path: Path) -> None:
     source.read()
     threading.Timer(0.2, source.interrupt).start()
     begin = time.monotonic()
-    source.read()
     with pytest.raises(SourceLostError):
-        source.read()
-    assert time.monotonic() - begin < 5
+        read_all(source)  # whose wait ends gives its frame
+    assert time.monotonic() - begin < 20  # not a minute
 
 
 def test_reading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
