@@ -74,6 +74,7 @@ from gapcam.camera import (
     ExplainSettings,
     PageServer,
     Pipeline,
+    PipelineStatus,
     Reopen,
     SinkOptions,
     sink_from_uri,
@@ -88,6 +89,7 @@ UNTOUCHED = ("file", "test")
 DEMO = Path("out/demo/model.onnx")
 PROGRESS_S = 10
 TICK_S = 0.1
+RECOVERY_S = 5.0
 LOG_WIDTH = 120
 """Of tables that go to a file or a log."""
 
@@ -242,9 +244,19 @@ class Soak:
             self.say.print("interrupted: what is known so far follows")
         self.ended = time.monotonic()
         self.faults = schedule.done
-        self.at_end = self.pipeline.status()
+        self.at_end = self._recovered()
         if not self.interrupted:
             schedule.run_due(float("inf"))
+
+    def _recovered(self) -> PipelineStatus:
+        """The status once all sources run; they have a moment to come back from the last fault."""
+        until = time.monotonic() + RECOVERY_S
+        while True:
+            status = self.pipeline.status()
+            overcome = all(source.state == "running" for source in status.sources)
+            if overcome or self.interrupted or time.monotonic() > until:
+                return status
+            time.sleep(TICK_S)
 
     def _show_progress(self, elapsed: float, schedule: Schedule) -> None:
         status = self.pipeline.status()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from camera_servers import rtsp
+from planned_camera import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 SOAK = ROOT / "tests" / "soak"
@@ -33,9 +36,11 @@ from soak_checks import (  # noqa: E402
     unaccounted,
     unknown,
 )
-from yardstick import Yardstick  # noqa: E402
+from yardstick import EVERY_S, Yardstick  # noqa: E402
 
 from gapcam.camera import Event  # noqa: E402
+
+PR_SET_NAME = 15
 
 needs_rtsp = pytest.mark.skipif(bool(rtsp.missing()), reason=rtsp.missing())
 
@@ -132,11 +137,12 @@ def test_events_that_are_missing_or_others_or_too_many_are_found() -> None:
 def test_the_yardstick_measures_the_same_work_over_and_over() -> None:
     began = time.monotonic()
     yardstick = Yardstick()
-    time.sleep(2)
+    eventually(lambda: yardstick.count() >= 5)
     yardstick.end()
     took = yardstick.seconds(began, time.monotonic())
-    assert 3 <= len(took) <= 11
+    assert len(took) >= 5
     assert (took > 0).all()
+    assert (np.diff(yardstick.begun) > EVERY_S - 1e-3).all()
     assert len(yardstick.seconds(0, began)) == 0
 
 
@@ -159,9 +165,16 @@ def test_a_frame_that_is_lost_is_found_and_so_is_one_too_many() -> None:
 
 def test_what_is_left_over_is_found_and_what_ends_soon_is_not(tmp_path: Path) -> None:
     before = use()
-    stop = threading.Event()
-    thread = threading.Thread(target=stop.wait, name="left over")
+    stop, named = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        ctypes.CDLL(None).prctl(PR_SET_NAME, b"stays")
+        named.set()
+        stop.wait()
+
+    thread = threading.Thread(target=stay, name="left over")
     thread.start()
+    assert named.wait(20)
     with (
         (tmp_path / "open").open("w"),
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child,
@@ -170,7 +183,7 @@ def test_what_is_left_over_is_found_and_what_ends_soon_is_not(tmp_path: Path) ->
         child.communicate(b"\n")
     stop.set()
     assert found["threads"] == ["left over"]
-    assert len(found["native threads"]) == 1
+    assert "stays" in found["native threads"]
     assert found["processes"] == [str(child.pid)]
     assert str(tmp_path / "open") in found["files"]
     thread.join()
@@ -183,6 +196,12 @@ def test_memory_that_is_held_is_seen() -> None:
     after = memory_mb()
     assert [45 < now - then < 60 for now, then in zip(after, before, strict=True)] == [True, True]
     assert held[-1] == 1
+
+
+def progress(line: str) -> int:
+    """Seconds since the start, where a line of a soak says so; else 0."""
+    found = re.match(r" *(\d+) of \d+ s: ", line)
+    return int(found[1]) if found else 0
 
 
 def start_soak(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -219,7 +238,7 @@ def test_half_a_minute_of_faults_loses_no_frame_and_leaves_nothing_over(tmp_path
     for source in found["sources"]:
         assert source["captured"] == source["explained"] + source["dropped"] + source["failed"]
         assert source["captured"] > 0
-    assert "30 of 30 s" in said or "20 of 30 s" in said
+    assert max(progress(line) for line in said.splitlines()) >= 20
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["soak.json"]
 
 
@@ -248,7 +267,7 @@ def test_a_soak_that_is_interrupted_says_what_it_knows(tmp_path: Path) -> None:
     with start_soak(tmp_path, "--minutes", "1", "--cycle", "20") as soak:
         assert soak.stdout is not None
         for line in soak.stdout:
-            if line.strip().startswith("10 of 60 s"):
+            if progress(line) >= 10:
                 break
         time.sleep(0.5)
         soak.send_signal(signal.SIGINT)
