@@ -445,12 +445,15 @@ def test_latency_is_that_of_the_network_alone() -> None:
         gapcam.Session(FakeBackend(slowed(seconds), fake.inputs["image"], fake.metadata)) for seconds in (0.02, 0.002)
     )
     frame = np.zeros((5000, 5000, 3), np.uint8)
-    started = time.perf_counter()
-    gapcam.preprocess(frame, fast.contract.preprocessing)
-    preprocess_ms = (time.perf_counter() - started) * 1e3
+    preprocessing_ms = []
+    for _ in range(5):
+        started = time.perf_counter()
+        gapcam.preprocess(frame, fast.contract.preprocessing)
+        preprocessing_ms.append((time.perf_counter() - started) * 1e3)
     found = compare_latency(slow, fast, frame, threads=None, rounds=3)
     assert found.reference.median_ms > 20
-    assert 2 < found.other.median_ms < preprocess_ms / 2
+    quickest_ms = min(found.other.samples_ns) / 1e6  # the others of a busy machine may be longer
+    assert 2 < quickest_ms < min(preprocessing_ms) / 2
     assert found.speedup > 2
 
 
