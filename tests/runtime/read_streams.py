@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from camera_servers.stamped_frame import Stamp, read_stamp
+from planned_camera import PATIENCE_S
 
 from gapcam.camera.captured_frame import SourceFrame
 from gapcam.camera.errors import BrokenFrameError, SourceLostError
@@ -31,6 +34,21 @@ def read_all(source: NetworkStream, count: int) -> tuple[list[SourceFrame], list
             continue
         assert frame is not None  # a live stream has no end
         frames.append(frame)
+    return frames, broken
+
+
+def read_until(
+    source: NetworkStream, holds: Callable[[list[SourceFrame], list[str]], bool]
+) -> tuple[list[SourceFrame], list[str]]:
+    """As `read_all`, until it holds of what was read: what was on its way, however much that is, came before."""
+    frames: list[SourceFrame] = []
+    broken: list[str] = []
+    until = time.monotonic() + PATIENCE_S
+    while not holds(frames, broken):
+        assert time.monotonic() < until, (len(frames), broken)
+        more_frames, more_broken = read_all(source, 1)
+        frames += more_frames
+        broken += more_broken
     return frames, broken
 
 

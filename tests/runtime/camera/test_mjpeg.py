@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from camera_servers.fault_proxy import FaultProxy
 from camera_servers.mjpeg import MjpegServer
+from camera_servers.stamp import now_ms
 from camera_servers.stamped_frame import read_stamp
-from read_streams import opened, read_all, read_frames, read_until_lost, stamps
+from planned_camera import eventually
+from read_streams import opened, read_all, read_frames, read_until, read_until_lost, stamps
 
 from gapcam.camera.errors import SourceLostError
 from gapcam.camera.sources.network_stream import NetworkStream, _Connection
@@ -35,7 +37,7 @@ def test_frames_come_once_and_in_order_however_parts_are_marked(boundary: Any, c
         numbers = [stamp.number for stamp in stamps(read_frames(source, 30))]
         source.close()
     assert numbers == sorted(set(numbers))
-    assert numbers[-1] - numbers[0] < 40  # a frame that a busy machine's server left out is none that was lost
+    assert np.median(np.diff(numbers)) == 1  # some that a busy machine's server left out are none that were lost
 
 
 def test_a_frame_is_young_where_parts_say_their_length(server: MjpegServer) -> None:
@@ -79,8 +81,9 @@ def test_a_change_of_resolution_amid_the_stream_changes_the_frames(server: Mjpeg
     source = opened(server.url)
     read_frames(source, 5)
     server.change_size(480, 360)
-    frames = read_frames(source, 40)
+    frames, broken = read_until(source, lambda frames, _: len(frames) > 5 and frames[-5].image.shape[0] == 360)
     source.close()
+    assert broken == []
     sizes = [frame.image.shape[:2] for frame in frames]
     assert sizes[-1] == (360, 480)
     assert sizes == sorted(sizes)
@@ -92,13 +95,12 @@ def test_a_broken_jpeg_is_counted_and_the_next_one_comes(server: MjpegServer, ki
     source = opened(server.url)
     read_frames(source, 5)
     server.break_frames(0.3, kind)
-    frames, broken = read_all(source, 60)
+    frames, _ = read_until(source, lambda frames, broken: len(broken) >= 5 and len(frames) >= 20)
     server.break_frames(0)
-    assert len(broken) >= 5
-    assert len(frames) >= 20
+    made = server.counts()["frames"]
     numbers = [stamp.number for stamp in stamps(frames)]
     assert numbers == sorted(set(numbers))
-    read_all(source, 30)  # what was on its way
+    read_until(source, lambda frames, _: bool(frames) and stamps(frames)[-1].number >= made)  # what was on its way
     assert len(read_frames(source, 20)) == 20
     source.close()
 
@@ -113,6 +115,8 @@ def test_an_empty_part_costs_the_connection_at_most(server: MjpegServer) -> None
         frames = []
     stamps(frames)
     server.break_frames(0)
+    made = server.counts()["frames"]
+    eventually(lambda: server.counts()["frames"] > made)  # who connects gets the newest one first
     source.close()
     source.open()
     assert len(read_frames(source, 5)) == 5
@@ -141,18 +145,18 @@ def test_broken_bytes_never_show_an_older_picture(server: MjpegServer) -> None:
 
 
 def test_the_end_of_a_response_and_a_killed_server_are_lost_at_once(server: MjpegServer) -> None:
-    source = opened(server.url)
+    source = opened(server.url, timeout_s=60)
     read_frames(source, 5)
     server.end_responses()
     begin = time.monotonic()
     read_until_lost(source)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20  # not the time-out
     source.open()
     read_frames(source, 5)
     server.kill()
     begin = time.monotonic()
     read_until_lost(source)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20
     server.start()
     source.open()
     assert len(read_frames(source, 5)) == 5
@@ -161,15 +165,15 @@ def test_the_end_of_a_response_and_a_killed_server_are_lost_at_once(server: Mjpe
 
 def test_a_stall_is_lost_within_the_time_out(server: MjpegServer) -> None:
     source = opened(server.url, timeout_s=2.0)
-    read_frames(source, 5)
+    begin = read_frames(source, 5)[-1].taken_at
     server.stall()
-    begin = time.monotonic()
     assert "sent no frame for 2 s" in read_until_lost(source)
-    assert 1.9 < time.monotonic() - begin < 4
+    assert 2 < time.monotonic() - begin < 12
     source.close()
+    resumed = now_ms()
     server.resume()
     source.open()
-    assert stamps(read_frames(source, 5))[-1].age_s < 1
+    assert stamps(read_frames(source, 5))[-1].time_ms >= resumed
     source.close()
 
 
@@ -179,7 +183,7 @@ def test_endless_bytes_without_a_frame_are_lost_and_do_not_fill_the_memory(serve
     server.send_endlessly()
     begin = time.monotonic()
     read_until_lost(source)
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 12
     source.close()
     server.send_endlessly(False)
 
@@ -199,7 +203,7 @@ def test_an_interrupt_ends_a_read_that_waits(server: MjpegServer) -> None:
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 @pytest.mark.parametrize("host", ["nowhere.invalid", "127.0.0.1:1"])
 def test_a_host_that_is_not_there_is_lost_and_its_password_not_shown(scheme: str, host: str) -> None:
-    source = NetworkStream(f"{scheme}://admin:geheim@{host}/a", name="a", options=SourceOptions(timeout_s=2))
+    source = NetworkStream(f"{scheme}://admin:geheim@{host}/a", name="a", options=SourceOptions(timeout_s=60))
     with pytest.raises(SourceLostError) as raised:
         source.open()
     source.close()
