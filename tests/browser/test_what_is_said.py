@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 from shown_pictures import ShownPictures
 from watched_camera import WatchedCamera
-from watched_page import WAIT_MS, rate, shown_number, shown_picture, wait_for_frames
+from watched_page import WAIT_MS, shown_number, shown_picture, wait_for_frames, wait_until_drawn
 
 import gapcam
 
@@ -93,7 +93,7 @@ def test_a_source_that_gives_nothing_has_stalled(run_camera: Run, still: Picture
 def test_caption_and_first_bar_are_of_one_frame(camera: WatchedCamera, open_page: Open) -> None:
     page = open_page(camera.url + "#source=cup")
     wait_for_frames(page, 3)
-    assert rate(page) > 3
+    wait_until_drawn(page, 10)
     differ = page.evaluate(
         """async () => {
             const differ = [], scores = new Set();

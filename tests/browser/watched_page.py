@@ -47,12 +47,9 @@ def difference(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(np.abs(one.astype(np.float32) - other.astype(np.float32)).mean())
 
 
-def rate(page: Page, seconds: float = 2.0) -> float:
-    """Pictures a second that the page draws."""
-    before = page.evaluate("performance.now()"), drawn(page)
-    page.wait_for_timeout(seconds * 1000)
-    after = page.evaluate("performance.now()"), drawn(page)
-    return float((after[1] - before[1]) / (after[0] - before[0]) * 1000)
+def wait_until_drawn(page: Page, more: int) -> None:
+    """Until the page has drawn so many pictures more."""
+    page.wait_for_function("wanted => window.drawn >= wanted", arg=drawn(page) + more, timeout=WAIT_MS)
 
 
 def drawn(page: Page) -> int:
