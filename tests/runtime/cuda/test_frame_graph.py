@@ -143,7 +143,9 @@ def test_onnx_runtime_on_the_devices_memory_runs_in_a_graph_of_frames(host_libra
             assert_same(graph(smooth(20, 30, seed)), session(smooth(20, 30, seed)), driver)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     resize=st.sampled_from(["squash", "crop", "letterbox"]),
     height=st.integers(1, 40),
