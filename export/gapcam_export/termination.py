@@ -30,7 +30,11 @@ def termination_as_interrupt() -> Iterator[None]:
 
 
 def _hung_up(number: int, frame: FrameType | None) -> None:
-    """What is said to a terminal that is gone would be an error; let it go nowhere, so that files are still written."""
+    """What is said to a terminal that is gone would be an error; let it go nowhere, so that files are still written.
+
+    The kernel may send the signal twice, to the session's leader and to the group in the foreground: once is enough.
+    """
+    signal.signal(number, signal.SIG_IGN)
     for output in _OUTPUTS:
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):

@@ -38,6 +38,13 @@ def test_a_signal_is_an_interrupt_within_and_what_it_was_after(number: signal.Si
     assert signal.getsignal(number) is before
 
 
+def test_a_second_hangup_does_not_interrupt_what_the_first_one_unwinds() -> None:
+    with termination_as_interrupt():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+
+
 def test_under_nohup_a_terminal_that_goes_ends_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         ["nohup", sys.executable, "-c", WAITS, tmp_path / "ended", "0.5"], stdout=subprocess.PIPE
