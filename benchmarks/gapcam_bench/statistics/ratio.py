@@ -83,10 +83,8 @@ def ratio_of_medians(
     enough = min(len(new), len(old)) >= LEAST_BLOCKS
     if not enough:
         new, old = _chunks(new), _chunks(old)
-    count = _common_count([*new, *old], percentile)
-    return ratio_of_blocks(
-        _logs(new, percentile, count), _logs(old, percentile, count), confidence=confidence, between_processes=enough
-    )
+    new_logs, old_logs = _logs_of_both(new, old, percentile)
+    return ratio_of_blocks(new_logs, old_logs, confidence=confidence, between_processes=enough)
 
 
 def paired_ratio(
@@ -114,16 +112,10 @@ def paired_ratio(
         raise ValueError(f"got rounds {sorted(new)} and {sorted(old)}; expected some in both")
     news, olds = [new[r] for r in rounds], [old[r] for r in rounds]
     if len(rounds) < LEAST_BLOCKS:
-        news, olds = _chunks(news), _chunks(olds)
-        count = _common_count([*news, *olds], percentile)
-        return ratio_of_blocks(
-            _logs(news, percentile, count),
-            _logs(olds, percentile, count),
-            confidence=confidence,
-            between_processes=False,
-        )
-    count = _common_count([*news, *olds], percentile)
-    differences = _logs(news, percentile, count) - _logs(olds, percentile, count)
+        new_logs, old_logs = _logs_of_both(_chunks(news), _chunks(olds), percentile)
+        return ratio_of_blocks(new_logs, old_logs, confidence=confidence, between_processes=False)
+    new_logs, old_logs = _logs_of_both(news, olds, percentile)
+    differences = new_logs - old_logs
     error = float(differences.std(ddof=1)) / math.sqrt(len(rounds))
     return _by_student(float(differences.mean()), error, len(rounds) - 1, confidence, between_processes=True)
 
@@ -179,9 +171,7 @@ def block_logs(
     Where a block has few samples beyond the percentile, all percentiles are of exactly as many samples as the shortest
     block has, and a longer block's number is the mean over windows of so many.
     """
-    new, old = _parts(new_ns, new_blocks), _parts(old_ns, old_blocks)
-    count = _common_count([*new, *old], percentile)
-    return _logs(new, percentile, count), _logs(old, percentile, count)
+    return _logs_of_both(_parts(new_ns, new_blocks), _parts(old_ns, old_blocks), percentile)
 
 
 def _by_student(
@@ -212,6 +202,13 @@ def _parts(ns: NDArray[np.int64], blocks: NDArray[np.int32]) -> list[NDArray[np.
 def _chunks(parts: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
     """Each block cut into consecutive chunks."""
     return [chunk for part in parts for chunk in np.array_split(part, min(CHUNKS, len(part)))]
+
+
+def _logs_of_both(
+    new: Sequence[NDArray[np.int64]], old: Sequence[NDArray[np.int64]], percentile: float
+) -> tuple[FloatArray, FloatArray]:
+    count = _common_count([*new, *old], percentile)
+    return _logs(new, percentile, count), _logs(old, percentile, count)
 
 
 def _common_count(parts: Sequence[NDArray[np.int64]], percentile: float) -> int | None:
