@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from camera_servers.fault_proxy import FaultProxy
+from camera_servers.mjpeg import MjpegServer
+from camera_servers.rtsp import RtspServer
 from camera_servers.stamped_frame import Stamp, read_stamp
 from planned_camera import PATIENCE_S
 
@@ -57,6 +60,26 @@ def read_frames(source: NetworkStream, count: int) -> list[SourceFrame]:
     frames, broken = read_all(source, count)
     assert broken == []
     return frames
+
+
+def read_corrupted(server: MjpegServer | RtspServer) -> Iterator[tuple[list[SourceFrame], list[str]]]:
+    """As `read_all`, of one connection after another in which bytes are broken, until three frames were."""
+    said = 0
+    until = time.monotonic() + 60
+    with FaultProxy(server.port) as proxy:
+        while said < 3 and time.monotonic() < until:
+            proxy.pass_all()
+            source = opened(server.url_at(proxy.port))
+            proxy.corrupt(3e-5)
+            try:
+                frames, broken = read_all(source, 45)
+            except SourceLostError:  # a byte of the protocol itself was hit
+                continue
+            finally:
+                source.close()
+            said += len(broken)
+            yield frames, broken
+    assert said >= 3
 
 
 def stamps(frames: list[SourceFrame]) -> list[Stamp]:
