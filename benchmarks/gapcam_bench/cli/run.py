@@ -18,6 +18,7 @@ from gapcam.cli.interrupt import is_interrupt
 from gapcam.errors import DataError, ExitCode, MissingExtraError, UsageError
 from gapcam_bench.block import ScenarioSettings
 from gapcam_bench.cli.places import OUTPUTS, places
+from gapcam_bench.demo_model import DEMO_MODEL
 from gapcam_bench.limits import Limits
 from gapcam_bench.sweep.axes import AUTO, Axes, axes_from_texts
 from gapcam_bench.sweep.devices_here import resolve_devices
@@ -40,7 +41,6 @@ QUICK = Limits(
 """What --quick measures."""
 
 _ROUNDS, _QUICK_ROUNDS = 5, 2
-_DEMO = Path("out/demo/model.onnx")
 
 
 def run_command(models: Sequence[str], options: Mapping[str, Any]) -> int:
@@ -155,7 +155,7 @@ def _report(result: Any, arrays: Mapping[str, Any], options: Mapping[str, Any]) 
 
 def _plan(models: Sequence[str], options: Mapping[str, Any]) -> Plan:
     if not models:
-        made = f" Here is one: gapcam bench {_DEMO}" if _DEMO.is_file() else ""
+        made = f" Here is one: gapcam bench {DEMO_MODEL}" if DEMO_MODEL.is_file() else ""
         raise UsageError(f"no MODEL was given; make one with: gapcam export SOURCE -o model.onnx.{made}")
     names = ("device", "precision", "emit", "scenario", "batch", "frame", "threads", "without")
     axes = axes_from_texts(**{name: options[name] for name in names})
