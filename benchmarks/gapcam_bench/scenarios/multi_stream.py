@@ -12,8 +12,6 @@ from gapcam_bench.scenarios.driver import Driver
 from gapcam_bench.scenarios.measured import Measured, ScenarioFacts
 from gapcam_bench.scenarios.sample_log import SampleLog
 
-PERCENTILE = 0.99
-
 
 def inferences_of(pictures: int, batch: int) -> list[int]:
     """How many pictures each inference of a query has."""

@@ -11,8 +11,6 @@ from gapcam_bench.scenarios.driver import Inference
 from gapcam_bench.scenarios.measured import Measured, ScenarioFacts
 from gapcam_bench.subjects.protocol import STAGES
 
-OF_THE_SCENARIO = ("total", "latency", "age")
-
 
 class SampleLog:
     """Samples in the order in which they are added."""
@@ -32,7 +30,7 @@ class SampleLog:
             at: nanoseconds from the block's start to the sample's.
             inferences: that it took; their stages are added up. The total is from the first's beginning to the last's
                 end.
-            more: of `OF_THE_SCENARIO`: latency or age in nanoseconds.
+            more: latency or age, in nanoseconds.
         """
         wall = {**more, "total": inferences[-1].ended - inferences[0].began}
         self._at.append(at)

@@ -11,8 +11,6 @@ from gapcam_bench.scenarios.back_to_back import back_to_back
 from gapcam_bench.scenarios.driver import Driver
 from gapcam_bench.scenarios.measured import Measured
 
-PERCENTILE = 0.90
-
 
 def single_stream(driver: Driver, generator: str) -> Measured:
     """Measure one query after another.

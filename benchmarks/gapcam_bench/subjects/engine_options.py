@@ -7,8 +7,6 @@ from pathlib import Path
 
 from gapcam.backends.onnx_file import ENGINE_SUFFIXES
 from gapcam.engine_file import is_engine
-from gapcam_bench.subjects.thread_limits import limit_libraries as limit_libraries  # "as": others have them from here
-from gapcam_bench.subjects.thread_limits import limit_opencv as limit_opencv
 
 SESSION_OPTIONS: Mapping[str, str] = {"session.intra_op.allow_spinning": "0"}
 """Of ONNX Runtime, for all subjects that use it: its threads sleep when they have nothing to do, as in `gapcam camera`.

@@ -30,9 +30,8 @@ VARIABLES = {
 """By the colour on a light page: the variable's name, and the colour on a dark page."""
 
 SERIES = ("#332288", "#cc6677", "#117733", "#aa4499", "#44aa99", "#999933")
-"""Of lines in one plot, in this order; each has its own dashes or marks, too."""
+"""Of lines in one plot, in this order; each has its own dashes, too."""
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (9, 3)), (0, (3, 1, 1, 1, 1, 1)))
-MARKS = ("o", "s", "^", "D", "v", "P")
 
 STAGES = {
     "decode": "#88ccee",
