@@ -201,7 +201,7 @@ def open_journal(folder: Path | None, begun: Begun, *, fresh: bool = False) -> I
             yield Journal(Path(temporary), begun, resumed=False)
         return
     _check_ours(folder)
-    with _locked(folder):
+    with _Lock(folder / _LOCK):
         if fresh:
             _empty(folder, but=_LOCK)
         before = _begun_before(folder)
@@ -288,16 +288,8 @@ def _empty(folder: Path, *, but: str = "") -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from the same journal. The lock is the system's: it ends with its process."""
-    path = folder / _LOCK
-    with _Lock(path):
-        yield
-
-
 class _Lock:
-    """An exclusive lock on a file, made where it is not there."""
+    """An exclusive lock on a file, made where it is not there. It is the system's: it ends with its process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
