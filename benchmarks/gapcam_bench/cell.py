@@ -15,6 +15,9 @@ ScenarioName: TypeAlias = Literal["single-stream", "multi-stream", "offline", "s
 Work: TypeAlias = Literal["decode", "overlay", "boxes"]
 """What a frame goes through beside preprocessing, inference and map. With `plain` there is no map to draw or box."""
 
+ON_A_MAP: tuple[Work, ...] = ("overlay", "boxes")
+"""What needs a map."""
+
 EMITS: tuple[Emit, ...] = get_args(Emit)
 SCENARIOS: tuple[ScenarioName, ...] = get_args(ScenarioName)
 WORK: tuple[Work, ...] = get_args(Work)

@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gapcam_bench.cell import Cell
+from gapcam_bench.cell import ON_A_MAP, Cell
 from gapcam_bench.result import Price, Row
 from gapcam_bench.rows import tidy
 from gapcam_bench.statistics.ratio import Ratio, paired_ratio
@@ -38,8 +38,6 @@ PRICED = ("inference", "cam", "device-to-host")
 
 WIDE = 0.25
 """Of the ratio: an interval that reaches further says little."""
-
-_ON_A_MAP = {"overlay", "boxes"}
 
 
 def with_prices(rows: Sequence[Row], arrays: Mapping[str, NDArray[Any]]) -> tuple[Row, ...]:
@@ -62,7 +60,7 @@ def with_prices(rows: Sequence[Row], arrays: Mapping[str, NDArray[Any]]) -> tupl
 
 
 def _but_for_the_map(cell: Cell) -> Cell:
-    work = tuple(each for each in cell.work if each not in _ON_A_MAP)
+    work = tuple(each for each in cell.work if each not in ON_A_MAP)
     return msgspec.structs.replace(cell, emit="plain", work=work)
 
 

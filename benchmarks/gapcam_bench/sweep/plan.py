@@ -9,13 +9,11 @@ import msgspec
 
 from gapcam.contract import HeadKind
 from gapcam_bench.block import ScenarioSettings
-from gapcam_bench.cell import Cell
+from gapcam_bench.cell import ON_A_MAP, Cell
 from gapcam_bench.limits import Limits
 from gapcam_bench.sweep.axes import AS_IS, Axes
 from gapcam_bench.sweep.model_outline import ModelOutline
 
-ON_A_MAP = ("overlay", "boxes")
-"""What needs a map."""
 NATIVE = "cpu"
 """The device without a GPU."""
 
