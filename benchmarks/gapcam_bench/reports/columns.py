@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from gapcam_bench.cell import GAPCAM
 from gapcam_bench.reports.formats import FAR, a_second, half_width, is_far, milliseconds, plus_minus
+from gapcam_bench.reports.words import status_word
 from gapcam_bench.result import BESIDES, Row
 from gapcam_bench.statistics.figures import Figures
 from gapcam_bench.subjects.protocol import STAGES
@@ -116,6 +117,11 @@ def stages_of(rows: Sequence[Row], clock: str = "wall") -> tuple[str, ...]:
     of_others = (stage for stage in found if stage not in STAGES and stage not in BESIDES)  # a peer's own
     remainder = (UNEXPLAINED,) if UNEXPLAINED in found else ()
     return (*(stage for stage in STAGES if stage in found), *of_others, *remainder)
+
+
+def status_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The rows' states, where not all of them are valid."""
+    return (Column("status", status_word, number=False),) if any(row.status != "valid" for row in rows) else ()
 
 
 def figure_columns(rows: Sequence[Row]) -> tuple[Column, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gapcam.cli.printable import printable
 from gapcam.errors import MissingExtraError
-from gapcam_bench.reports.columns import Column, figure_columns, identity_of, stages_of
+from gapcam_bench.reports.columns import figure_columns, identity_of, stages_of, status_columns
 from gapcam_bench.reports.formats import FAR, from_to, is_far, milliseconds, size
 from gapcam_bench.reports.plots.drift import drift_plot
 from gapcam_bench.reports.plots.latency import latency_plot
@@ -33,7 +33,6 @@ from gapcam_bench.reports.words import (
     remarks,
     run_line,
     scenario_words,
-    status_word,
 )
 from gapcam_bench.result import BenchResult, ChannelFigures, Row
 from gapcam_bench.statistics.figures import Figures
@@ -77,7 +76,6 @@ def page_of(result: BenchResult, arrays: Mapping[str, NDArray[Any]], lacks_sampl
             sheet.text(),
         )
     )
-    columns = [Column("status", status_word, number=False)] if any(row.status != "valid" for row in rows) else []
     return report_page(
         here.joinpath("report.html").read_text(encoding="utf-8"),
         style,
@@ -87,7 +85,7 @@ def page_of(result: BenchResult, arrays: Mapping[str, NDArray[Any]], lacks_sampl
         run=run_line(result),
         machine=machine_lines(result.machine),
         common=identity.common,
-        columns=[*columns, *identity.varying, *figure_columns(rows)],
+        columns=[*status_columns(rows), *identity.varying, *figure_columns(rows)],
         shown=shown,
         remarks=remarks(rows),
         plots=[plot for plot in plots if plot.drawings],

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from gapcam.cli.printable import printable
-from gapcam_bench.reports.columns import Column, figure_columns, identity_of, stages_of
+from gapcam_bench.reports.columns import figure_columns, identity_of, stages_of, status_columns
 from gapcam_bench.reports.formats import milliseconds
-from gapcam_bench.reports.words import machine_lines, remarks, run_line, status_word
+from gapcam_bench.reports.words import machine_lines, remarks, run_line
 from gapcam_bench.result import BenchResult
 
 _MARKS = re.compile(r"[\\`*_{}\[\]<>|~&#@$]")
@@ -20,10 +20,7 @@ def markdown_of(result: BenchResult) -> str:
     """The text: rows, their stages, what to know of them, the command, the machine."""
     rows = result.rows
     identity = identity_of(rows)
-    columns: list[Column] = []
-    if any(row.status != "valid" for row in rows):
-        columns.append(Column("status", status_word, number=False))
-    columns += [*identity.varying, *figure_columns(rows)]
+    columns = [*status_columns(rows), *identity.varying, *figure_columns(rows)]
     parts = []
     if identity.common:
         parts.append("All rows: " + escaped(", ".join(f"{name} {value}" for name, value in identity.common)) + ".")

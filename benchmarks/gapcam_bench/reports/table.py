@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gapcam.cli.printable import printable
-from gapcam_bench.reports.columns import Column, Identity, figure_columns, identity_of, stages_of
+from gapcam_bench.reports.columns import Column, Identity, figure_columns, identity_of, stages_of, status_columns
 from gapcam_bench.reports.formats import milliseconds
-from gapcam_bench.reports.words import cold_words, machine_lines, remarks, run_line, scenario_words, status_word
+from gapcam_bench.reports.words import cold_words, machine_lines, remarks, run_line, scenario_words
 from gapcam_bench.result import BenchResult, Row
 
 _BETWEEN = 2
@@ -52,8 +52,7 @@ def show(result: BenchResult, console: Console) -> None:
 
 def _show_rows(rows: Sequence[Row], identity: Identity, console: Console) -> None:
     """As one table if it fits; else with what tells a row from the others in one column, or in a list before it."""
-    status = [Column("status", status_word, number=False)] if any(row.status != "valid" for row in rows) else []
-    figures = figure_columns(rows)
+    status, figures = status_columns(rows), figure_columns(rows)
     together = (Column("row", identity.label, number=False),) if identity.varying else ()
     for naming in (identity.varying, together):
         columns = [*status, *naming, *figures]
