@@ -24,6 +24,7 @@ from gapcam_bench.cell import ScenarioName
 from gapcam_bench.result import Scenario
 from gapcam_bench.scenarios.measured import ScenarioFacts
 from gapcam_bench.statistics.early_stopping import early_stopping_estimate, keeps_bound
+from gapcam_bench.statistics.nearest_rank import percentiles_of
 
 _PERCENTILES: dict[str, tuple[str, str, float]] = {
     "single-stream": ("p90 of the latency", "latency", 90),
@@ -53,7 +54,7 @@ def scenario_of(
     if name in _PERCENTILES:
         metric, array, percentile = _PERCENTILES[name]
         samples = wall.get(array, wall["total"])
-        unit, value = "ms", float(np.percentile(samples, percentile, method="inverted_cdf")) / NS_PER_MS
+        unit, value = "ms", float(percentiles_of(samples, [percentile])[0]) / NS_PER_MS
         estimate = early_stopping_estimate(samples, percentile)
         stopped = None if estimate is None else estimate / NS_PER_MS
     elif name == "server":
