@@ -94,12 +94,12 @@ class EventWatch:
                 del self._watched[index]  # it is no longer the best one, and never was for long enough
                 continue
             if presence.update(value, moment.at):
-                events += self._entered(index) if presence.inside else self._left(index, moment)
+                events += self._entered(index) if presence.inside else self._left(index)
             while watched.stays < len(watched.rule.stay_s) and presence.has_stayed(
                 watched.rule.stay_s[watched.stays], moment.at
             ):
                 watched.stays += 1
-                events.append(self._event("stays", index, moment, seconds=presence.seconds))
+                events.append(self._event("stays", index, seconds=presence.seconds))
             if watched.rule is self._for_any and not presence.inside and not presence.pending:
                 del self._watched[index]
         return events
@@ -115,50 +115,47 @@ class EventWatch:
 
     def update_boxes(self, index: int, boxes: Sequence[Box], width: int, height: int) -> list[Event]:
         """Take the boxes of a class that is there, in pixels of a frame of this size, at the moment of the scores."""
-        watched, moment = self._watched[index], self._moment()
+        watched, at = self._watched[index], self._moment().at
         events = []
         for zone in self._zones:
             inside = watched.zones.setdefault(zone.name, Hysteresis(zone.limits))
             part = max((zone.part_inside(box, width, height) for box in boxes), default=0.0)
-            if inside.update(part, moment.at):
+            if inside.update(part, at):
                 kind: EventKind = "enters zone" if inside.inside else "leaves zone"
                 seconds = None if inside.inside else inside.seconds
-                events.append(self._event(kind, index, moment, zone=zone.name, seconds=seconds))
+                events.append(self._event(kind, index, zone=zone.name, seconds=seconds))
         return events
 
     def end(self) -> list[Event]:
         """No more frames: what was there on the last one leaves, as of that frame. Then all begins anew."""
         events = [
-            event
-            for index, watched in self._watched.items()
-            if watched.presence.inside
-            for event in self._left(index, self._moment())
+            event for index, watched in self._watched.items() if watched.presence.inside for event in self._left(index)
         ]
         self._watched.clear()
         return events
 
     def _entered(self, index: int) -> list[Event]:
         self._watched[index].stays = 0
-        return [self._event("enters", index, self._moment())]
+        return [self._event("enters", index)]
 
-    def _left(self, index: int, moment: Moment) -> list[Event]:
+    def _left(self, index: int) -> list[Event]:
         watched = self._watched[index]
         events = [
-            self._event("leaves zone", index, moment, zone=name, seconds=inside.seconds)
+            self._event("leaves zone", index, zone=name, seconds=inside.seconds)
             for name, inside in watched.zones.items()
             if inside.inside
         ]
         watched.zones.clear()
-        return [*events, self._event("leaves", index, moment, seconds=watched.presence.seconds)]
+        return [*events, self._event("leaves", index, seconds=watched.presence.seconds)]
 
     def _moment(self) -> Moment:
         assert self._last is not None  # noqa: S101 - scores come first
         return self._last
 
-    def _event(
-        self, kind: EventKind, index: int, moment: Moment, *, zone: str | None = None, seconds: float | None = None
-    ) -> Event:
+    def _event(self, kind: EventKind, index: int, *, zone: str | None = None, seconds: float | None = None) -> Event:
+        """As of the last frame."""
         assert self._scores is not None  # noqa: S101 - likewise
+        moment = self._moment()
         return Event(
             kind=kind,
             source=self._source,
