@@ -15,7 +15,7 @@ from gapcam.cli.printable import printable
 from gapcam_bench.cell import GAPCAM
 from gapcam_bench.peers.comparison import Group, Line, in_doubt, legend
 from gapcam_bench.reports.formats import milliseconds
-from gapcam_bench.reports.markdown import escaped
+from gapcam_bench.reports.markdown import escaped, markdown_list, markdown_table
 from gapcam_bench.reports.words import machine_lines, run_line, status_word
 from gapcam_bench.result import BenchResult
 
@@ -107,15 +107,14 @@ def markdown(result: BenchResult, groups: Sequence[Group]) -> str:
     parts = [] if doubt is None else [f"> Not to be relied on: {escaped(doubt)}."]
     for group in groups:
         parts.append(f"**{escaped(group.title.capitalize())}**")
-        lines = [TITLES, ("---", *("---:" for _ in TITLES[1:])), *(_escaped(cells_of(line)) for line in group.lines)]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        columns = [(title, title != TITLES[0]) for title in TITLES]
+        parts.append(markdown_table(columns, map(cells_of, group.lines)))
     said = [f"{name}: {what}" for name, what in legend(groups)]
     said += to_know(groups)
-    parts.append("\n".join(f"- {escaped(sentence)}" for sentence in said))
+    parts.append(markdown_list(said))
     parts.append("Measured by")
     parts.append(f"```sh not-run\n{printable(result.command)}\n```")
-    ground = [*machine_lines(result.machine), run_line(result)]
-    parts.append("\n".join(f"- {escaped(sentence)}" for sentence in ground))
+    parts.append(markdown_list([*machine_lines(result.machine), run_line(result)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -139,7 +138,3 @@ def _agreement(line: Line) -> str:
         return "-"
     # Rounded down: 1.0000 is said of nothing that is less.
     return f"{math.floor(parity.map_correlation * 1e4) / 1e4:.4f}"
-
-
-def _escaped(cells: Sequence[str]) -> list[str]:
-    return [escaped(cell) for cell in cells]

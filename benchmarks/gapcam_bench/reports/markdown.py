@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from gapcam.cli.printable import printable
 from gapcam_bench.reports.columns import figure_columns, identity_of, stages_of, status_columns
@@ -26,7 +26,7 @@ def markdown_of(result: BenchResult) -> str:
         parts.append("All rows: " + escaped(", ".join(f"{name} {value}" for name, value in identity.common)) + ".")
     if rows:
         cells = [[str(n), *(column.text(row) or "-" for column in columns)] for n, row in enumerate(rows, 1)]
-        parts.append(_table([("#", True), *((column.title, column.number) for column in columns)], cells))
+        parts.append(markdown_table([("#", True), *((column.title, column.number) for column in columns)], cells))
     else:
         parts.append("No row was measured.")
     stages = stages_of(rows)
@@ -37,13 +37,13 @@ def markdown_of(result: BenchResult) -> str:
             for n, row in enumerate(rows, 1)
             if row.wall
         ]
-        parts.append(_table([("#", True), *((stage, True) for stage in stages)], times))
+        parts.append(markdown_table([("#", True), *((stage, True) for stage in stages)], times))
     said = [f"#{number}: {text}" for number, text in remarks(rows)]
     said += [f"not measured: {name}: {why}" for name, why in result.lacking.items()]
     if said:
-        parts.append(_list(said))
+        parts.append(markdown_list(said))
     parts.append(f"<code>{_entities(result.command)}</code>")
-    parts.append(_list([*machine_lines(result.machine), run_line(result)]))
+    parts.append(markdown_list([*machine_lines(result.machine), run_line(result)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,7 +57,8 @@ def _entities(text: str) -> str:
     return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", printable(text))
 
 
-def _table(columns: Iterable[tuple[str, bool]], cells: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Iterable[tuple[str, bool]], cells: Iterable[Iterable[str]]) -> str:
+    """A table; a column is its title, and whether it is set flush right."""
     titles, numbers = zip(*columns, strict=True)
     lines = [
         [escaped(title) if title != "#" else title for title in titles],
@@ -67,5 +68,6 @@ def _table(columns: Iterable[tuple[str, bool]], cells: Sequence[Sequence[str]]) 
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _list(lines: Iterable[str]) -> str:
+def markdown_list(lines: Iterable[str]) -> str:
+    """A list, a line each."""
     return "\n".join(f"- {escaped(line)}" for line in lines)
