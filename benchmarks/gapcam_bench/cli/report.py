@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gapcam.atomic_file import check_spares, check_writable, write_atomically
+from gapcam.atomic_file import check_spares, check_writable
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout
 
@@ -29,6 +29,7 @@ def report_command(result: Path, html: Path | None, csv: Path | None, markdown: 
       gapcam bench report result.json
       gapcam bench report result.json --html result.html --markdown result.md
     """  # noqa: D301 - the backspace is click's mark for a paragraph that it must not wrap
+    from gapcam_bench.cli.forms import write_forms
     from gapcam_bench.result_file import read_result, samples_path
 
     outputs = [path for path in (html, csv, markdown) if path is not None]
@@ -39,18 +40,6 @@ def report_command(result: Path, html: Path | None, csv: Path | None, markdown: 
 
     loaded = read_result(result)
     show(loaded.result, stdout)
-    if csv is not None:
-        from gapcam_bench.reports.csv_file import csv_of
-
-        write_atomically(csv, csv_of(loaded.result).encode())
-    if markdown is not None:
-        from gapcam_bench.reports.markdown import markdown_of
-
-        write_atomically(markdown, markdown_of(loaded.result).encode())
-    if html is not None:
-        say(f"drawing {html}")
-        from gapcam_bench.reports.html import page_of
-
-        write_atomically(html, page_of(loaded.result, loaded.arrays, loaded.lacks_samples).encode())
+    write_forms(loaded.result, loaded.arrays, csv=csv, markdown=markdown, html=html, lacks_samples=loaded.lacks_samples)
     for path in outputs:
         say(f"wrote {path}")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from gapcam.atomic_file import check_spares, check_writable, write_atomically
+from gapcam.atomic_file import check_spares, check_writable
 from gapcam.cli.console import report as say
 from gapcam.cli.console import stdout, write_line
 from gapcam.cli.interrupt import is_interrupt
@@ -119,6 +119,7 @@ def _blocks_of(journal: Journal) -> str:
 
 def _report(result: Any, arrays: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Write the files, that with the samples first, and print the table last: who reads it may not want all of it."""
+    from gapcam_bench.cli.forms import write_forms
     from gapcam_bench.reports.table import show
     from gapcam_bench.result_file import samples_path, write_result
 
@@ -132,22 +133,8 @@ def _report(result: Any, arrays: Mapping[str, Any], options: Mapping[str, Any]) 
     if json is not None:
         result = write_result(result, arrays, json)
         written += [json, *([samples_path(json)] if arrays else [])]
-    if csv is not None:
-        from gapcam_bench.reports.csv_file import csv_of
-
-        write_atomically(csv, csv_of(result).encode())
-        written.append(csv)
-    if markdown is not None:
-        from gapcam_bench.reports.markdown import markdown_of
-
-        write_atomically(markdown, markdown_of(result).encode())
-        written.append(markdown)
-    if html is not None:
-        from gapcam_bench.reports.html import page_of
-
-        say(f"drawing {html}")
-        write_atomically(html, page_of(result, arrays).encode())
-        written.append(html)
+    write_forms(result, arrays, csv=csv, markdown=markdown, html=html)
+    written += [path for path in (csv, markdown, html) if path is not None]
     for path in written:
         say(f"wrote {path}")
     show(result, stdout)
