@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gapcam.camera.finite_number import check_seconds
-from gapcam.camera.hysteresis import HysteresisLimits
+from gapcam.camera.hysteresis import LIMIT_OPTIONS, HysteresisLimits
 from gapcam.camera.option_text import number_from_text, split_options
 from gapcam.classes import ClassRef
 from gapcam.errors import UsageError
 
 ANY_CLASS = "*"
-
-_KEYS = {"enter": "enter", "leave": "leave", "for": "enter_s", "gone": "leave_s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +77,12 @@ def rule_from_text(text: str) -> EventRule:
         number = number_from_text(value, f"{key!r} of {where}")
         if key == "stays":
             stays.append(number)
-        elif key not in _KEYS:
-            raise UsageError(f"{where} has an option {key!r}; give one of {', '.join([*_KEYS, 'stays'])}")
-        elif _KEYS[key] in values:
+        elif key not in LIMIT_OPTIONS:
+            raise UsageError(f"{where} has an option {key!r}; give one of {', '.join([*LIMIT_OPTIONS, 'stays'])}")
+        elif LIMIT_OPTIONS[key] in values:
             raise UsageError(f"{where} has {key!r} twice; give it once")
         else:
-            values[_KEYS[key]] = number
+            values[LIMIT_OPTIONS[key]] = number
     try:
         return EventRule(target, stay_s=tuple(stays), **values)
     except UsageError as error:

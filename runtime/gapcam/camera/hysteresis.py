@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from gapcam.camera.finite_number import check_seconds, is_finite
 from gapcam.errors import UsageError
 
+LIMIT_OPTIONS = {"enter": "enter", "leave": "leave", "for": "enter_s", "gone": "leave_s"}
+"""The fields of `HysteresisLimits` by the names that they have on a command line."""
+
 _LEAVE_OF_ENTER = 0.6
 _TICK_S = 1e-6
 """Ten frames a tenth of a second apart are a second, whatever floats make of it."""

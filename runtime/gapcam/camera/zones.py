@@ -9,14 +9,13 @@ from math import isfinite
 from typing import Literal, TypeAlias, get_args
 
 from gapcam.box import Box
-from gapcam.camera.hysteresis import HysteresisLimits
+from gapcam.camera.hysteresis import LIMIT_OPTIONS, HysteresisLimits
 from gapcam.camera.option_text import number_from_text, split_options
 from gapcam.errors import UsageError
 
 Point: TypeAlias = "tuple[float, float]"
 ZoneMeasure: TypeAlias = Literal["area", "centre"]
 
-_KEYS = {"enter": "enter", "leave": "leave", "for": "enter_s", "gone": "leave_s"}
 _FORM = "NAME=X0,Y0,X1,Y1, or NAME=X,Y,X,Y,X,Y,... for a polygon, in parts of the frame from 0 to 1"
 
 
@@ -129,12 +128,12 @@ def zone_from_text(text: str) -> Zone:
     for key, value in pairs:
         if key == "by":
             by = value  # type: ignore[assignment]  # checked by Zone
-        elif key not in _KEYS:
-            raise UsageError(f"{where} has an option {key!r}; give one of {', '.join([*_KEYS, 'by'])}")
-        elif _KEYS[key] in values:
+        elif key not in LIMIT_OPTIONS:
+            raise UsageError(f"{where} has an option {key!r}; give one of {', '.join([*LIMIT_OPTIONS, 'by'])}")
+        elif LIMIT_OPTIONS[key] in values:
             raise UsageError(f"{where} has {key!r} twice; give it once")
         else:
-            values[_KEYS[key]] = number_from_text(value, f"{key!r} of {where}")
+            values[LIMIT_OPTIONS[key]] = number_from_text(value, f"{key!r} of {where}")
     return Zone(name.strip(), corners, by=by, **values)
 
 
