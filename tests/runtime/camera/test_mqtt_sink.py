@@ -21,6 +21,7 @@ from camera_frames import FrameMaker
 from camera_servers.mqtt_broker import MqttBroker
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
+from planned_camera import eventually
 
 from gapcam.camera.sinks.mqtt import EVENTS_WAITING, FRAMES_WAITING, MqttSink
 from gapcam.camera.sinks.mqtt_address import PASSWORD_VARIABLE, mqtt_address
@@ -120,13 +121,6 @@ def sink_at(
         sink.close()
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 20) -> None:
-    until = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def delivered(sink: MqttSink) -> bool:
     """Whether nothing waits, and the broker has said of everything that it has it."""
     with sink._sending:
@@ -144,7 +138,7 @@ def test_frames_events_and_whether_the_camera_is_there_are_published(
                 sink.write(frame)
             # What has another quality of service may be overtaken.
             seen.until(lambda: len(seen.numbers()) == 5 and bool(seen.on("home/events")))
-            wait_until(lambda: delivered(sink))
+            eventually(lambda: delivered(sink))
         assert seen.on("home/cam/frame") == [json.loads(json.dumps(frame.to_dict())) for frame in given]
         assert seen.on("home/events") == [given[2].events[0].to_dict()]
         seen.until(lambda: seen.texts("home/status")[-1:] == ["offline"])
@@ -221,7 +215,7 @@ def test_a_broker_that_is_killed_and_comes_back_gets_what_is_new_and_every_event
         sink.write(frames(number=0))
         seen.until(lambda: seen.numbers() == [0])
         broker.kill()
-        wait_until(lambda: "the connection is lost" in caplog.text)
+        eventually(lambda: "the connection is lost" in caplog.text)
         seen.forget()
         began = time.monotonic()
         for n in range(1, 201):
@@ -229,11 +223,11 @@ def test_a_broker_that_is_killed_and_comes_back_gets_what_is_new_and_every_event
         assert time.monotonic() - began < 5  # nothing waits for the broker
         broker.start()
         seen.subscribed()
-        wait_until(lambda: "connected again" in caplog.text)
-        wait_until(lambda: delivered(sink))  # else the next one would take the oldest one's place
+        eventually(lambda: "connected again" in caplog.text)
+        eventually(lambda: delivered(sink))  # else the next one would take the oldest one's place
         sink.write(frames(number=201))
         seen.until(lambda: 201 in seen.numbers())
-        wait_until(lambda: delivered(sink))
+        eventually(lambda: delivered(sink))
         assert sink.undelivered == 200 - FRAMES_WAITING
         assert [row["frame"] for row in seen.on("home/events")] == [50, 100, 150, 200] or len(
             seen.on("home/events")
@@ -258,7 +252,7 @@ def test_a_broker_that_stalls_holds_nothing_up_and_gets_the_newest_later(frames:
     with MqttBroker() as broker, subscriber(broker) as seen, sink_at(broker, options=SinkOptions(qos=1)) as sink:
         sink.write(frames(number=0))
         seen.until(lambda: seen.numbers() == [0])
-        wait_until(lambda: all(info.is_published() for info in sink._on_the_way))  # the broker has said that it has it
+        eventually(lambda: all(info.is_published() for info in sink._on_the_way))  # the broker has said that it has it
         broker.stall()
         try:
             began = time.monotonic()
@@ -284,10 +278,10 @@ def test_an_event_given_to_paho_just_when_the_connection_is_lost_is_sent_later(f
             broker.start()
             with subscriber(broker) as seen:
                 sink.write(frames(number=1))
-                wait_until(lambda: sink._connected)
+                eventually(lambda: sink._connected)
                 sink.write(frames(number=2))
                 seen.until(lambda: 2 in seen.numbers())
-                wait_until(lambda: all(info.is_published() for info in sink._on_the_way))
+                eventually(lambda: all(info.is_published() for info in sink._on_the_way))
                 sink.write(frames(number=3))
             assert sink.undelivered == 0
 
@@ -301,7 +295,7 @@ def test_a_broker_that_is_not_there_costs_a_log_line_and_no_time(
         began = time.monotonic()
         with sink_at(broker) as sink:
             sink.write(frames())
-            wait_until(lambda: "is not reached" in caplog.text)
+            eventually(lambda: "is not reached" in caplog.text)
         assert time.monotonic() - began < 10
     assert sink.undelivered == 1
     messages = [record.getMessage() for record in caplog.records]
@@ -329,16 +323,16 @@ def test_who_has_the_password_gets_in_and_it_is_never_shown(
     secret.write_text("p@ss:w/rd\n")
     with MqttBroker(password=secret.read_text().strip()) as broker:
         with sink_at(broker, user="camera:hunter2@") as sink:
-            wait_until(lambda: "the broker refuses" in caplog.text)
+            eventually(lambda: "the broker refuses" in caplog.text)
         assert "connected" not in caplog.text
         with sink_at(broker, user="camera:p%40ss%3Aw%2Frd@") as sink:
             sink.write(frames())
-            wait_until(lambda: caplog.text.count("connected") == 1)
+            eventually(lambda: caplog.text.count("connected") == 1)
         with sink_at(broker, user="camera@", options=SinkOptions(password_file=secret)) as sink:
-            wait_until(lambda: caplog.text.count("connected") == 2)
+            eventually(lambda: caplog.text.count("connected") == 2)
         monkeypatch.setenv(PASSWORD_VARIABLE, "p@ss:w/rd")
         with sink_at(broker, user="camera@") as sink:
-            wait_until(lambda: caplog.text.count("connected") == 3)
+            eventually(lambda: caplog.text.count("connected") == 3)
         shown = caplog.text + sink.name + repr(mqtt_address("mqtt://camera:hunter2@host/a"))
     for part in ("p@ss", "p%40ss", "hunter2"):
         assert part not in shown
@@ -356,11 +350,11 @@ def test_over_tls_to_a_broker_whose_certificate_is_trusted_and_to_no_other(
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "broker.pem"))
     with MqttBroker(certificate=str(tmp_path / "broker.pem")) as broker:
         with sink_at(broker, scheme="mqtts", options=SinkOptions(ca_file=tmp_path / "stranger.pem")):
-            wait_until(lambda: "certificate verify failed" in caplog.text)
+            eventually(lambda: "certificate verify failed" in caplog.text)
         assert "connected" not in caplog.text
         with sink_at(broker, scheme="mqtts", options=SinkOptions(ca_file=tmp_path / "authority.pem")) as sink:
             sink.write(frames())
-            wait_until(lambda: "connected" in caplog.text)
-            wait_until(lambda: delivered(sink))
+            eventually(lambda: "connected" in caplog.text)
+            eventually(lambda: delivered(sink))
         assert sink.undelivered == 0
     gc.collect()  # here, not within another test

@@ -23,6 +23,7 @@ import pytest
 import trustme
 from camera_frames import FrameMaker
 from camera_servers.server_process import lasting_port
+from planned_camera import eventually
 
 from gapcam.camera.errors import SinkEndedError
 from gapcam.camera.sinks import webhook
@@ -119,13 +120,6 @@ def sink_at() -> Iterator[Callable[..., WebhookSink]]:
         sink.close()
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 20) -> None:
-    until = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_each_event_is_posted_as_json(
     frames: FrameMaker, start: Callable[..., Receiver], sink_at: Callable[..., WebhookSink]
 ) -> None:
@@ -159,14 +153,14 @@ def test_what_may_pass_is_posted_again_with_longer_and_longer_waits(
     sink = sink_at(f"http://127.0.0.1:{receiver.port}/")
     sink.write(frames(events=("red",)))
     rows = receiver.until(4)
-    wait_until(lambda: sink.posted == 1)
+    eventually(lambda: sink.posted == 1)
     assert [row == rows[0] for row in rows] == [True] * 4  # with the same id
     moments = [at for *_, at in receiver.requests]
     waits = np.diff(moments)
     assert waits[0] >= 0.05 * 0.75
     assert waits[1] >= 0.1 * 0.75
     assert waits[2] >= 0.2 * 0.75
-    wait_until(lambda: len(caplog.records) == 2)
+    eventually(lambda: len(caplog.records) == 2)
     assert [record.getMessage() for record in caplog.records] == [
         f"sink http://127.0.0.1:{receiver.port}: answers {status}; it is tried again",
         f"sink http://127.0.0.1:{receiver.port}: posts again",
@@ -186,7 +180,7 @@ def test_what_is_refused_is_dropped_and_the_next_one_posted(
     sink.write(frames(number=1, events=("red",)))
     sink.write(frames(number=2, events=("red",)))
     assert [row["frame"] for row in receiver.until(2)] == [1, 2]
-    wait_until(lambda: sink.posted == 1)
+    eventually(lambda: sink.posted == 1)
     assert sink.undelivered == 1
     assert {path for path, *_ in receiver.requests} == {"/here"}  # no redirect is followed
     assert f"answers {status}; the event is dropped" in caplog.text
@@ -241,7 +235,7 @@ def test_a_receiver_that_is_away_gets_all_when_it_is_back(
     sink = sink_at(f"http://127.0.0.1:{port}/")
     for n in range(5):
         sink.write(frames(number=n, events=("red",)))
-    wait_until(lambda: "is not reached: [Errno 111] Connection refused" in caplog.text)
+    eventually(lambda: "is not reached: [Errno 111] Connection refused" in caplog.text)
     rows = []
     with socket.create_server(("127.0.0.1", port)) as back:
         back.settimeout(20)
@@ -254,7 +248,7 @@ def test_a_receiver_that_is_away_gets_all_when_it_is_back(
                 rows.append(json.loads(stream.read(length)))
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\nendless")
     assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
-    wait_until(lambda: sink.posted == 5)
+    eventually(lambda: sink.posted == 5)
 
 
 def test_a_receiver_that_does_not_answer_holds_nothing_up_and_what_waits_is_bounded(
@@ -277,7 +271,7 @@ def test_a_receiver_that_does_not_answer_holds_nothing_up_and_what_waits_is_boun
     receiver.hold.clear()
     receiver.free.set()
     rows = receiver.until(1 + WAITING)
-    wait_until(lambda: sink.posted == 1 + WAITING)
+    eventually(lambda: sink.posted == 1 + WAITING)
     assert sink.undelivered == 400 - WAITING
     assert [row["frame"] for row in rows] == [0, *[n for n in range(1, 11) for _ in range(40)][-WAITING:]]
 
@@ -313,7 +307,7 @@ def test_closing_ends_the_wait_for_another_try(frames: FrameMaker, start: Callab
     sink.write(frames(events=("red",)))
     receiver.until(1)
     sink.close()
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == f"gapcam {sink.name}"])
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == f"gapcam {sink.name}"])
     assert sink.undelivered == 1
 
 
@@ -354,7 +348,7 @@ def test_user_password_and_path_are_sent_and_shown_nowhere(
     for n in range(3):
         sink.write(frames(number=n, events=("red",)))
     receiver.until(4)
-    wait_until(lambda: sink.posted == 2)
+    eventually(lambda: sink.posted == 2)
     path, headers, _, _ = receiver.requests[0]
     assert path == "/services/T0/open-sesame?token=mellon"
     assert b64decode(headers["Authorization"].removeprefix("Basic ")) == b"camera:hunter2"
@@ -379,7 +373,7 @@ def test_over_tls_to_whom_is_trusted_and_to_nobody_else(
     uri = f"https://127.0.0.1:{receiver.port}/"
     stranger = sink_at(uri)
     stranger.write(frames(events=("red",)))
-    wait_until(lambda: "certificate verify failed" in caplog.text)
+    eventually(lambda: "certificate verify failed" in caplog.text)
     assert receiver.requests == []
     sink_at(uri, ca_file=tmp_path / "authority.pem").write(frames(events=("red",)))
     receiver.until(1)
