@@ -125,7 +125,7 @@ class Soak:
         self.model, self.folder, self.cycle_s, self.cycles, self.say = model, folder, cycle_s, cycles, say
         self.scale = cycle_s / CYCLE_S
         self.interrupted = False
-        self.memory: list[tuple[float, float, float]] = []  # seconds since the start, resident, proportional MB
+        self.memory: list[tuple[float, float]] = []  # seconds since the start, resident MB
 
     def run(self) -> dict[str, Any]:
         with gapcam.load(self.model, session_options={"session.intra_op.allow_spinning": "0"}) as session:
@@ -232,7 +232,7 @@ class Soak:
             while (elapsed := time.monotonic() - self.began) < self.cycle_s * self.cycles:
                 schedule.run_due(elapsed)
                 if elapsed >= sampled:
-                    self.memory.append((elapsed, *memory_mb()))
+                    self.memory.append((elapsed, memory_mb()[0]))
                     sampled += max(0.25, self.scale)
                 if elapsed >= shown:
                     self._show_progress(elapsed, schedule)
