@@ -104,7 +104,3 @@ class RtspServer(ServerProcess):
     def change_size(self, width: int, height: int) -> None:
         """From the next frame on, in the same stream."""
         self.tell(do="size", width=width, height=height)
-
-    def frames_made(self) -> int:
-        """Since the start, whoever saw them."""
-        return int(self.tell(do="counts")["frames"])

@@ -11,7 +11,6 @@ from binascii import crc_hqx
 from collections.abc import Sequence
 
 COLUMNS, ROWS = 16, 5
-SMALLEST = (64, 40)  # width, height
 
 
 def now_ms() -> int:
