@@ -117,8 +117,6 @@ class MovingClock:
         scene: what is shown.
     """
 
-    __test__ = False
-
     live = False
 
     def __init__(self, uri: str, *, name: str, options: SourceOptions) -> None:
